@@ -1,0 +1,110 @@
+import Foundation
+import HearthCore
+import HearthDispatch
+import HearthStore
+import Hummingbird
+
+/// What the admin API answers, as JSON. Durations are seconds, sizes bytes, times RFC 3339.
+struct FunctionView: ResponseEncodable {
+  let name: String
+  let version: String
+  let number: Int
+  let digest: String
+  let description: String?
+  let deployedAt: Date
+  let workers: Int
+  let queued: Int
+  let inFlight: Int
+  /// `ready`, `cold`, `failing` or `unavailable`.
+  let state: String
+  let reason: String?
+
+  init(_ function: FunctionStore.Function, _ endpoint: FunctionEndpoint?) {
+    let view = endpoint?.view()
+    name = function.name.rawValue
+    version = function.digest.short
+    number = function.number
+    digest = function.digest.hex
+    description = endpoint?.version.spec.description
+    deployedAt = function.deployedAt
+    workers = view?.workers.count ?? 0
+    queued = view?.queued ?? 0
+    inFlight = view?.inFlight ?? 0
+    reason = view?.failure?.reason
+    if view == nil {
+      state = "unavailable"
+    } else if reason != nil {
+      state = "failing"
+    } else {
+      state = view!.workers.contains { $0.snapshot.state == .idle || $0.snapshot.state == .busy } ? "ready" : "cold"
+    }
+  }
+}
+
+struct WorkerView: ResponseEncodable {
+  let worker: String
+  let function: String
+  let version: String
+  let state: String
+  let inFlight: Int
+  let pid: Int32?
+  let idleSeconds: Double?
+  let note: String?
+
+  init(_ view: FunctionEndpoint.WorkerView, of endpoint: FunctionEndpoint) {
+    worker = view.snapshot.id.description
+    function = endpoint.version.name.rawValue
+    version = endpoint.version.digest.short
+    state = view.snapshot.state.rawValue
+    inFlight = view.snapshot.inFlight
+    pid = view.pid
+    idleSeconds = view.snapshot.idle?.seconds
+    note = view.note
+  }
+}
+
+struct KnobView: ResponseEncodable {
+  let name: String
+  let value: String
+  /// `default`, `function.yaml` or `live`.
+  let source: String
+  let expected: String
+  let meaning: String
+}
+
+struct DescriptionView: ResponseEncodable {
+  let function: FunctionView
+  let workers: [WorkerView]
+  let policy: [KnobView]
+  /// Isolation features that this machine lacks, with the reason.
+  let missingIsolation: [String: String]
+}
+
+struct VersionView: ResponseEncodable {
+  let number: Int
+  let version: String
+  let digest: String
+  let deployedAt: Date
+  let isCurrent: Bool
+}
+
+struct BundleView: ResponseEncodable {
+  let digest: String
+}
+
+struct DeployView: ResponseEncodable {
+  let name: String
+  let version: String
+  let number: Int
+  let digest: String
+}
+
+struct MissingBlobsView: ResponseEncodable {
+  let missing: [String]
+}
+
+struct GatewayView: ResponseEncodable {
+  let version: String
+  let data: String
+  let missingIsolation: [String: String]
+}

@@ -1,0 +1,135 @@
+import HearthBundle
+import HearthCore
+import HearthDispatch
+import HearthStore
+import Logging
+
+/// Deploys, changes and deletes functions: store and dispatcher are kept in step here, one change of a function at a
+/// time.
+public actor FunctionRegistry {
+  private let store: FunctionStore
+  private let preparer: VersionPreparer
+  private let dispatcher: Dispatcher
+  private let logger: Logger
+  private var changing: Set<FunctionName> = []
+  private var waiting: [FunctionName: [CheckedContinuation<Void, Never>]] = [:]
+
+  public init(store: FunctionStore, preparer: VersionPreparer, dispatcher: Dispatcher, logger: Logger) {
+    self.store = store
+    self.preparer = preparer
+    self.dispatcher = dispatcher
+    self.logger = logger
+  }
+
+  /// Serves what was deployed before a restart. A function that cannot be prepared is logged and stays away.
+  public func restore() async {
+    let functions = (try? store.functions()) ?? []
+    for function in functions {
+      do {
+        let version = try await preparer.prepare(
+          function.name, function.digest, overrides: function.overrides, progress: { _ in })
+        dispatcher.restore(version)
+      } catch {
+        logger.error("function not restored", metadata: ["function": "\(function.name)", "reason": "\(error)"])
+      }
+    }
+  }
+
+  /// Makes a bundle the function's version. The order lets a crash at any point leave the old version or the new one:
+  /// prepare, load if the old one is warm, store, switch.
+  public func deploy(
+    _ name: FunctionName, _ digest: Digest, progress: @escaping VersionPreparer.Progress
+  ) async throws -> FunctionStore.Version {
+    await begin(name)
+    defer { end(name) }
+    let overrides = try store.function(name)?.overrides ?? [:]
+    let version = try await preparer.prepare(name, digest, overrides: overrides, progress: progress)
+    progress("Switching over")
+    let store = store
+    let stored = try await dispatcher.deploy(version) { try store.deploy(name, digest) }
+    releaseZygotes()
+    logger.info("deployed", metadata: ["function": "\(name)", "version": "\(digest.short)"])
+    return stored
+  }
+
+  public func delete(_ name: FunctionName) async throws {
+    await begin(name)
+    defer { end(name) }
+    _ = try known(name)
+    try store.delete(name)
+    dispatcher.delete(name)
+    releaseZygotes()
+    logger.info("deleted", metadata: ["function": "\(name)"])
+  }
+
+  /// Lays values over the policy, live. A nil value takes an earlier one off.
+  public func setPolicy(_ name: FunctionName, _ changes: [String: String?]) async throws {
+    await begin(name)
+    defer { end(name) }
+    var overrides = try known(name).overrides
+    guard let endpoint = dispatcher.endpoint(name) else { throw unavailable(name) }
+    for (knob, value) in changes {
+      guard let known = PolicyKnob.named(knob) else {
+        let nearest = knob.nearest(in: PolicyKnob.all.map(\.name))
+        throw HearthError(
+          .policyInvalid, "'\(knob.printable(limit: 80))' is not a knob of a policy.",
+          hint: nearest.map { "Did you mean '\($0)'?" })
+      }
+      guard known.isLive else {
+        throw HearthError(
+          .policyInvalid, "\(knob) cannot change while workers run.", hint: "Set it in function.yaml and deploy.")
+      }
+      overrides[knob] = value
+    }
+    let policy = try endpoint.version.spec.policy.overridden(by: overrides)
+    try store.setOverrides(name, overrides)
+    endpoint.setPolicy(policy)
+  }
+
+  // Views.
+
+  public nonisolated func functions() throws -> [FunctionStore.Function] { try store.functions() }
+
+  public nonisolated func versions(_ name: FunctionName) throws -> [FunctionStore.Version] {
+    _ = try known(name)
+    return try store.versions(name)
+  }
+
+  public nonisolated func known(_ name: FunctionName) throws -> FunctionStore.Function {
+    if let function = try store.function(name) { return function }
+    let nearest = name.rawValue.nearest(in: try store.functions().map(\.name.rawValue))
+    throw HearthError(
+      .functionNotFound, "No function '\(name)' is deployed.",
+      hint: nearest.map { "Did you mean '\($0)'?" } ?? "List what is there with 'hearth list'.")
+  }
+
+  public nonisolated func endpoint(_ name: FunctionName) -> FunctionEndpoint? { dispatcher.endpoint(name) }
+
+  public nonisolated var endpoints: [FunctionEndpoint] { dispatcher.endpoints }
+
+  public nonisolated func logPath(_ name: FunctionName) -> String { preparer.log(of: name).path }
+
+  public nonisolated var missingIsolation: [String: String]? { preparer.missingIsolation }
+
+  private func unavailable(_ name: FunctionName) -> HearthError {
+    HearthError(
+      .functionNotFound, "The function '\(name)' could not be prepared when the gateway started.",
+      hint: "Deploy it again; the gateway's log has the reason.")
+  }
+
+  private func releaseZygotes() { preparer.retainZygotes(of: dispatcher.endpoints.map(\.version)) }
+
+  // One change of a function at a time.
+
+  private func begin(_ name: FunctionName) async {
+    while changing.contains(name) {
+      await withCheckedContinuation { waiting[name, default: []].append($0) }
+    }
+    changing.insert(name)
+  }
+
+  private func end(_ name: FunctionName) {
+    changing.remove(name)
+    for continuation in waiting.removeValue(forKey: name) ?? [] { continuation.resume() }
+  }
+}

@@ -1,0 +1,131 @@
+import HearthCore
+import HearthYAML
+
+extension FunctionSpec {
+  /// Reads the text of `function.yaml`. Throws `spec_invalid` with line and column, or `policy_invalid`.
+  public init(parsing text: String) throws {
+    let root = try YAMLMapping(parsing: text, file: FunctionSpec.fileName, code: .specInvalid)
+    guard let written = try root.text("name") else {
+      throw root.invalid("name", "'name' is missing.", hint: "Add a line such as 'name: my-function'.")
+    }
+    name = try FunctionName(written)
+    entry = try FunctionSpec.entry(root)
+    description = try root.text("description")
+    if let section = try root.mapping("python") { python = try FunctionSpec.python(section) }
+    files = try (root.mappings("files") ?? []).map(FunctionSpec.file)
+    if let section = try root.mapping("resources") { resources = try FunctionSpec.resources(section) }
+    for section in [PolicyKnob.Section.scaling, .timeouts] {
+      try readPolicy(root.mapping(section.rawValue), section)
+    }
+    try policy.validate()
+    if let section = try root.mapping("env") { environment = try FunctionSpec.environment(section) }
+    network = try root.boolean("network") ?? false
+    config = try root.json("config") ?? "{}"
+    if !config.hasPrefix("{") { throw root.invalid("config", "config must be a mapping of keys to values.") }
+    try root.finish()
+    if case .command = entry, !python.preload.isEmpty || python.requirements != nil {
+      throw root.invalid("python", "'python' is for a 'handler'; this function has a 'command'.")
+    }
+  }
+
+  private static func entry(_ root: YAMLMapping) throws -> Entry {
+    let handler = try root.text("handler")
+    let command = try root.texts("command")
+    switch (handler, command) {
+    case (let handler?, nil):
+      let parts = handler.split(separator: ":", omittingEmptySubsequences: false)
+      guard parts.count == 2, parts[0].hasSuffix(".py"), isIdentifier(parts[1]),
+        (try? BundlePath.check(String(parts[0]))) != nil
+      else {
+        throw root.invalid(
+          "handler", "'\(handler.printable(limit: 80))' is not a handler.",
+          hint: "Write the file and the class, as in 'handler.py:Model'.")
+      }
+      return .handler(file: String(parts[0]), className: String(parts[1]))
+    case (nil, let command?):
+      guard let program = command.first, !program.isEmpty else {
+        throw root.invalid("command", "'command' is empty.", hint: "List the program and its arguments.")
+      }
+      return .command(command)
+    case (nil, nil):
+      throw root.invalid(
+        "handler", "neither 'handler' nor 'command' is given.", hint: "Add a line such as 'handler: handler.py:Model'.")
+    default:
+      throw root.invalid("command", "both 'handler' and 'command' are given.", hint: "Keep one of them.")
+    }
+  }
+
+  private static func isIdentifier(_ text: Substring) -> Bool {
+    guard let first = text.unicodeScalars.first, first.properties.isXIDStart || first == "_" else { return false }
+    return text.unicodeScalars.allSatisfy { $0.properties.isXIDContinue }
+  }
+
+  private static func python(_ section: YAMLMapping) throws -> Python {
+    var python = Python()
+    python.requirements = try section.value("requirements", expected: "a path in the bundle") { path in
+      try BundlePath.check(path)
+      return path
+    }
+    python.preload = try section.texts("preload") ?? []
+    for module in python.preload where !module.split(separator: ".").allSatisfy(isIdentifier) {
+      throw section.invalid("preload", "'\(module.printable(limit: 80))' is not a module's name.")
+    }
+    python.start = try section.value("start", expected: "fork or spawn", Start.init(rawValue:)) ?? .fork
+    try section.finish()
+    return python
+  }
+
+  private static func file(_ section: YAMLMapping) throws -> File {
+    guard let path = try section.text("path") else {
+      throw section.invalid("path", "an entry of files has no 'path'.")
+    }
+    try BundlePath.check(path)
+    let source = try section.text("source")
+    let sha256 = try section.value("sha256", expected: "64 hexadecimal digits") { try Digest($0) }
+    if source != nil && sha256 == nil {
+      throw section.invalid("source", "'\(path)' has a source but no sha256.", hint: "Pin it: add its sha256.")
+    }
+    try section.finish()
+    return File(path: path, source: source, sha256: sha256)
+  }
+
+  private static func resources(_ section: YAMLMapping) throws -> Resources {
+    var resources = Resources()
+    if let cpu = try section.number("cpu") {
+      guard cpu >= 0, cpu <= 1024 else { throw section.invalid("cpu", "cpu must be from 0 to 1024.") }
+      resources.cpu = cpu
+    }
+    let size = "a size such as 512MiB"
+    resources.memory = try section.value("memory", expected: size) { ByteSize($0) }
+    resources.gpu = try section.value("gpu", expected: "a whole number from 0 to 64") { Int($0).flatMap { (0...64).contains($0) ? $0 : nil } } ?? 0
+    resources.gpuMemory = try section.value("gpu-memory", expected: size) { ByteSize($0) }
+    resources.temporary = try section.value("temporary", expected: size) { ByteSize($0) } ?? resources.temporary
+    try section.finish()
+    return resources
+  }
+
+  private mutating func readPolicy(_ section: YAMLMapping?, _ kind: PolicyKnob.Section) throws {
+    guard let section else { return }
+    for knob in PolicyKnob.all where knob.section == kind {
+      guard let text = try section.text(knob.name) else { continue }
+      do {
+        try knob.write(text, to: &policy)
+      } catch let error as HearthError {
+        throw section.invalid(knob.name, error.message, hint: error.hint)
+      }
+      policyKeys.insert(knob.name)
+    }
+    try section.finish()
+  }
+
+  private static func environment(_ section: YAMLMapping) throws -> [String: String] {
+    var result: [String: String] = [:]
+    for key in section.allKeys() {
+      guard isIdentifier(key[...]), !key.hasPrefix("HEARTH_"), !key.hasPrefix("LD_") else {
+        throw section.invalid(key, "'\(key.printable(limit: 80))' is not a name that env may set.")
+      }
+      result[key] = try section.text(key)
+    }
+    return result
+  }
+}

@@ -1,0 +1,86 @@
+import Foundation
+import HearthCore
+import HearthYAML
+
+/// `function.yaml`: what a function is, checked.
+public struct FunctionSpec: Sendable {
+  /// What answers the requests.
+  public enum Entry: Hashable, Sendable {
+    /// A Python class: the file in the bundle and the class's name.
+    case handler(file: String, className: String)
+    /// A program that serves HTTP on the Unix socket named by `HEARTH_SOCKET`, and its arguments.
+    case command([String])
+  }
+
+  /// How workers of a `handler` come to life.
+  public enum Start: String, Sendable {
+    case fork
+    case spawn
+  }
+
+  public struct Python: Hashable, Sendable {
+    /// The requirements file in the bundle; nil for the standard library alone.
+    public var requirements: String?
+    /// Modules the zygote imports.
+    public var preload: [String] = []
+    public var start = Start.fork
+  }
+
+  /// A file that must be there before a worker starts.
+  public struct File: Hashable, Sendable {
+    public var path: String
+    public var source: String?
+    public var sha256: Digest?
+  }
+
+  public struct Resources: Hashable, Sendable {
+    /// Processor cores a worker is meant to use; sets the thread counts of numeric libraries. 0: not set.
+    public var cpu = 1.0
+    public var memory: ByteSize?
+    public var gpu = 0
+    public var gpuMemory: ByteSize?
+    /// Size of a worker's private temporary folder.
+    public var temporary = ByteSize.mib(256)
+  }
+
+  public static let fileName = "function.yaml"
+
+  public var name: FunctionName
+  public var description: String?
+  public var entry: Entry
+  public var python = Python()
+  public var files: [File] = []
+  public var resources = Resources()
+  public var policy = FunctionPolicy()
+  /// The knobs that `function.yaml` itself sets.
+  public var policyKeys: Set<String> = []
+  public var environment: [String: String] = [:]
+  /// Whether workers may use the network.
+  public var network = false
+  /// The author's own values, as JSON text of an object.
+  public var config = "{}"
+
+  public static func ofFolder(_ folder: String) throws -> FunctionSpec {
+    var text = ""
+    do {
+      text = try String(contentsOfFile: "\(folder)/\(fileName)", encoding: .utf8)
+    } catch {
+      throw HearthError(
+        .specMissing, "The bundle has no readable \(fileName) at its top.",
+        hint: "Run 'hearth bundle init' for one to start from.")
+    }
+    return try FunctionSpec(parsing: text)
+  }
+
+  /// Whether each file that the spec names, and that no source provides, is there.
+  public func checkFiles(in folder: String) throws {
+    var needed = files.filter { $0.source == nil }.map(\.path)
+    if case .handler(let file, _) = entry { needed.append(file) }
+    if let requirements = python.requirements { needed.append(requirements) }
+    for path in needed where access("\(folder)/\(path)", R_OK) != 0 {
+      throw HearthError(
+        .specFileMissing, "\(FunctionSpec.fileName) names '\(path)', which is not in the bundle.",
+        hint: "Add the file, or correct the name.")
+    }
+  }
+}

@@ -1,0 +1,154 @@
+import ArgumentParser
+import Foundation
+import HearthCore
+import HearthServer
+
+struct FunctionRow: Decodable {
+  let name: String
+  let version: String
+  let number: Int
+  let state: String
+  let workers: Int
+  let inFlight: Int
+  let queued: Int
+  let deployedAt: Date
+  let description: String?
+  let reason: String?
+}
+
+struct WorkerRow: Decodable {
+  let worker: String
+  let function: String
+  let version: String
+  let state: String
+  let inFlight: Int
+  let pid: Int32?
+  let idleSeconds: Double?
+  let note: String?
+
+  static func table(_ rows: [WorkerRow]) {
+    Terminal.table(
+      [["WORKER", "FUNCTION", "VERSION", "STATE", "IN FLIGHT", "PID", "IDLE", "NOTE"]]
+        + rows.map { row in
+          [
+            row.worker, row.function, row.version, row.state, "\(row.inFlight)", row.pid.map(String.init) ?? "-",
+            row.idleSeconds.map { Duration.seconds($0.rounded()).text } ?? "-", row.note ?? "",
+          ]
+        })
+  }
+}
+
+struct KnobRow: Decodable {
+  let name: String
+  let value: String
+  let source: String
+  let expected: String
+  let meaning: String
+
+  static func table(_ rows: [KnobRow]) {
+    Terminal.table(
+      [["KNOB", "VALUE", "FROM", "MEANING"]] + rows.map { [$0.name, $0.value, $0.source, $0.meaning] })
+  }
+}
+
+struct List: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "List the functions.")
+
+  @OptionGroup var gateway: GatewayOptions
+
+  func run() throws {
+    let body = try gateway.client().call("GET", "/v1/functions")
+    if gateway.json { return JSONOutput.pass(body) }
+    let rows: [FunctionRow] = try AdminClient.decode(body)
+    guard !rows.isEmpty else { return print("No function is deployed.") }
+    Terminal.table(
+      [["NAME", "VERSION", "STATE", "WORKERS", "IN FLIGHT", "QUEUED"]]
+        + rows.map { ["\($0.name)", "\($0.number) (\($0.version))", $0.state, "\($0.workers)", "\($0.inFlight)", "\($0.queued)"] })
+  }
+}
+
+struct Describe: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Show a function, its workers and its policy.")
+
+  @Argument(help: "The function.")
+  var name: String
+
+  @OptionGroup var gateway: GatewayOptions
+
+  struct View: Decodable {
+    let function: FunctionRow
+    let workers: [WorkerRow]
+    let policy: [KnobRow]
+    let missingIsolation: [String: String]
+  }
+
+  func run() throws {
+    let body = try gateway.client().call("GET", "/v1/functions/\(FunctionName(name))")
+    if gateway.json { return JSONOutput.pass(body) }
+    let view: View = try AdminClient.decode(body)
+    let function = view.function
+    print("\(function.name), version \(function.number) (\(function.version)), \(function.state)")
+    if let description = function.description { print(description) }
+    if let reason = function.reason { print("Loads fail: \(reason)") }
+    print("\(function.workers) workers, \(function.inFlight) requests in flight, \(function.queued) waiting\n")
+    if !view.workers.isEmpty {
+      WorkerRow.table(view.workers)
+      print()
+    }
+    KnobRow.table(view.policy)
+    for (feature, reason) in view.missingIsolation.sorted(by: { $0.key < $1.key }) {
+      print("\nThis machine lacks \(feature): \(reason).")
+    }
+  }
+}
+
+struct Workers: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "List the workers.")
+
+  @OptionGroup var gateway: GatewayOptions
+
+  func run() throws {
+    let body = try gateway.client().call("GET", "/v1/workers")
+    if gateway.json { return JSONOutput.pass(body) }
+    let rows: [WorkerRow] = try AdminClient.decode(body)
+    guard !rows.isEmpty else { return print("No worker runs.") }
+    WorkerRow.table(rows)
+  }
+}
+
+struct Versions: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "List a function's versions, newest first.")
+
+  @Argument(help: "The function.")
+  var name: String
+
+  @OptionGroup var gateway: GatewayOptions
+
+  struct Row: Decodable {
+    let number: Int
+    let digest: String
+    let deployedAt: Date
+    let isCurrent: Bool
+  }
+
+  func run() throws {
+    let body = try gateway.client().call("GET", "/v1/functions/\(FunctionName(name))/versions")
+    if gateway.json { return JSONOutput.pass(body) }
+    let rows: [Row] = try AdminClient.decode(body)
+    Terminal.table(
+      [["NUMBER", "DIGEST", "DEPLOYED", ""]]
+        + rows.map { ["\($0.number)", $0.digest, $0.deployedAt.formatted(.iso8601), $0.isCurrent ? "current" : ""] })
+  }
+}
+
+struct Version: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Print the version of hearth.")
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func run() throws {
+    if json { return try JSONOutput.print(["version": Gateway.version]) }
+    print("hearth \(Gateway.version)")
+  }
+}

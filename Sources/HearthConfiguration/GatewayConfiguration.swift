@@ -1,0 +1,171 @@
+import HearthCore
+import HearthYAML
+
+/// Everything that can be set for a gateway, with its defaults. Options of `hearth serve` go before `hearth.yaml`, and
+/// that before the defaults.
+public struct GatewayConfiguration: Sendable {
+  /// Where state lives: database, bundles, environments, logs, the admin token. Default `./hearth-data`.
+  public var dataFolder = "hearth-data"
+  /// Address of the data plane. Default 127.0.0.1:8080; port 0 picks a free one.
+  public var listen = HostPort(host: "127.0.0.1", port: 8080)
+  /// Address of the admin plane. Default 127.0.0.1:8081.
+  public var admin = HostPort(host: "127.0.0.1", port: 8081)
+  /// Keys that requests to the data plane must carry. Default none, which is refused beyond loopback.
+  public var keys: [String] = []
+  /// Event loops of the data plane. 0, the default, takes one for every two cores.
+  public var eventLoops = 0
+  /// The interpreter that Python environments are built with. Default `python3`.
+  public var python = "python3"
+  /// The folder that holds `hearth_runtime`. Nil finds it beside the program.
+  public var runtimeFolder: String?
+  /// Least severe message that the gateway's own log shows: trace, debug, info, notice, warning, error. Default info.
+  public var logLevel = "info"
+
+  /// Largest request head. Default 32KiB.
+  public var headMax = ByteSize.kib(32)
+  /// Largest request body. Default 100MiB.
+  public var bodyMax = ByteSize.mib(100)
+  /// Most client connections at once. Default 10000.
+  public var connectionsMax = 10_000
+  /// Most files of a bundle. Default 20000.
+  public var bundleFilesMax = 20_000
+  /// Largest bundle when unpacked. Default 64GiB.
+  public var bundleBytesMax = ByteSize.gib(64)
+  /// Most times its packed size that a bundle may unpack to. Default 200.
+  public var bundleRatioMax = 200
+
+  public init() {}
+
+  /// One setting as `hearth.yaml` and docs/configuration.md name it.
+  public struct Setting: Sendable {
+    public let name: String
+    public let expected: String
+    let write: @Sendable (String, inout GatewayConfiguration) -> Bool
+  }
+
+  /// Every scalar setting of `hearth.yaml`; `keys` is a list and read apart.
+  public static let settings: [Setting] = [
+    text("data-dir", \.dataFolder, "a folder"),
+    setting("listen", "HOST:PORT") { $1.set(\.listen, HostPort($0)) },
+    setting("admin", "HOST:PORT") { $1.set(\.admin, HostPort($0)) },
+    number("event-loops", \.eventLoops, 0...1024),
+    text("python", \.python, "a program"),
+    setting("runtime-dir", "a folder") { text, configuration in
+      configuration.runtimeFolder = text
+      return true
+    },
+    setting("log-level", "trace, debug, info, notice, warning or error") { text, configuration in
+      configuration.logLevel = text
+      return ["trace", "debug", "info", "notice", "warning", "error"].contains(text)
+    },
+    size("header-max", \.headMax),
+    size("body-max", \.bodyMax),
+    number("connections-max", \.connectionsMax, 1...1_000_000),
+    number("bundle-files-max", \.bundleFilesMax, 1...10_000_000),
+    size("bundle-bytes-max", \.bundleBytesMax),
+    number("bundle-ratio-max", \.bundleRatioMax, 2...1_000_000),
+  ]
+
+  /// Reads the text of `hearth.yaml`. Throws `configuration_invalid` with line and column.
+  public mutating func read(yaml: String, file: String) throws {
+    let root = try YAMLMapping(parsing: yaml, file: file, code: .configurationInvalid)
+    for setting in GatewayConfiguration.settings {
+      guard let text = try root.text(setting.name) else { continue }
+      guard setting.write(text, &self) else {
+        throw root.invalid(
+          setting.name, "'\(text.printable(limit: 80))' is not a value of \(setting.name).",
+          hint: "Expected \(setting.expected).")
+      }
+    }
+    keys = try root.texts("keys") ?? keys
+    try root.finish()
+  }
+
+  /// Sets one setting from an option. Throws `configuration_invalid`.
+  public mutating func set(_ name: String, _ text: String) throws {
+    guard let setting = GatewayConfiguration.settings.first(where: { $0.name == name }), setting.write(text, &self)
+    else {
+      throw HearthError(
+        .configurationInvalid, "'\(text.printable(limit: 80))' is not a value of --\(name).",
+        hint: GatewayConfiguration.settings.first { $0.name == name }.map { "Expected \($0.expected)." })
+    }
+  }
+
+  /// Checks what no single setting can.
+  public func validate() throws {
+    guard admin.isLoopback else {
+      throw HearthError(
+        .configurationInvalid, "The admin plane listens on loopback only, not on \(admin).",
+        hint: "Reach it from elsewhere through ssh -L or a proxy with TLS.")
+    }
+    guard listen.isLoopback || !keys.isEmpty else {
+      throw HearthError(
+        .configurationInvalid, "The data plane would listen on \(listen) for anyone.",
+        hint: "Set 'keys' in hearth.yaml, or listen on 127.0.0.1.")
+    }
+    if let short = keys.first(where: { $0.utf8.count < 16 }) {
+      throw HearthError(
+        .configurationInvalid, "A key of \(short.utf8.count) characters can be guessed.", hint: "Use 16 or more.")
+    }
+  }
+
+  private static func setting(
+    _ name: String, _ expected: String, _ write: @escaping @Sendable (String, inout GatewayConfiguration) -> Bool
+  ) -> Setting {
+    Setting(name: name, expected: expected, write: write)
+  }
+
+  private static func text(
+    _ name: String, _ path: any WritableKeyPath<GatewayConfiguration, String> & Sendable, _ expected: String
+  ) -> Setting {
+    setting(name, expected) { $1.set(path, $0.isEmpty ? nil : $0) }
+  }
+
+  private static func number(
+    _ name: String, _ path: any WritableKeyPath<GatewayConfiguration, Int> & Sendable, _ range: ClosedRange<Int>
+  ) -> Setting {
+    setting(name, "a whole number from \(range.lowerBound) to \(range.upperBound)") { text, configuration in
+      configuration.set(path, Int(text).flatMap { range.contains($0) ? $0 : nil })
+    }
+  }
+
+  private static func size(
+    _ name: String, _ path: any WritableKeyPath<GatewayConfiguration, ByteSize> & Sendable
+  ) -> Setting {
+    setting(name, "a size such as 100MiB") { text, configuration in
+      configuration.set(path, ByteSize(text).flatMap { $0.bytes >= 1024 ? $0 : nil })
+    }
+  }
+
+  private mutating func set<Value>(_ path: WritableKeyPath<GatewayConfiguration, Value>, _ value: Value?) -> Bool {
+    guard let value else { return false }
+    self[keyPath: path] = value
+    return true
+  }
+}
+
+/// An address to listen on or to connect to.
+public struct HostPort: Hashable, Sendable, CustomStringConvertible {
+  public var host: String
+  public var port: Int
+
+  public init(host: String, port: Int) {
+    self.host = host
+    self.port = port
+  }
+
+  /// Reads `HOST:PORT`, with an IPv6 host in brackets. Nil when the text is not one.
+  public init?(_ text: String) {
+    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+      (0...65535).contains(port)
+    else { return nil }
+    var host = String(text[..<colon])
+    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+    guard !host.isEmpty else { return nil }
+    self.init(host: host, port: port)
+  }
+
+  public var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
+
+  public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+}

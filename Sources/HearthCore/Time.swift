@@ -1,0 +1,53 @@
+/// A point in time on the gateway's monotonic clock, in nanoseconds since an arbitrary origin.
+public struct HearthInstant: InstantProtocol, Sendable {
+  public let nanoseconds: Int64
+
+  public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+
+  public func advanced(by duration: Duration) -> HearthInstant {
+    HearthInstant(nanoseconds: nanoseconds &+ duration.nanoseconds)
+  }
+
+  public func duration(to other: HearthInstant) -> Duration {
+    .nanoseconds(other.nanoseconds &- nanoseconds)
+  }
+
+  public static func < (left: HearthInstant, right: HearthInstant) -> Bool { left.nanoseconds < right.nanoseconds }
+}
+
+/// A clock whose instants are `HearthInstant`: the real one is made once, at the composition root.
+public protocol HearthClock: Clock where Instant == HearthInstant {}
+
+/// The machine's monotonic clock.
+public struct SystemClock: HearthClock {
+  private static let origin = ContinuousClock.now
+
+  public init() {}
+
+  public var now: HearthInstant {
+    HearthInstant(nanoseconds: SystemClock.origin.duration(to: .now).nanoseconds)
+  }
+
+  public var minimumResolution: Duration { .nanoseconds(1) }
+
+  public func sleep(until deadline: HearthInstant, tolerance: Duration?) async throws {
+    try await ContinuousClock().sleep(for: now.duration(to: deadline), tolerance: tolerance)
+  }
+}
+
+extension Duration {
+  /// The duration in whole nanoseconds, saturating at ±292 years.
+  public var nanoseconds: Int64 {
+    let (seconds, attoseconds) = components
+    let (scaled, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+    if overflow { return seconds < 0 ? .min : .max }
+    let (sum, carried) = scaled.addingReportingOverflow(attoseconds / 1_000_000_000)
+    return carried ? (seconds < 0 ? .min : .max) : sum
+  }
+
+  /// The duration in milliseconds, as shown in headers and tables.
+  public var milliseconds: Double { Double(nanoseconds) / 1e6 }
+
+  /// The duration in seconds.
+  public var seconds: Double { Double(nanoseconds) / 1e9 }
+}

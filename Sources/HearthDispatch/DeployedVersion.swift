@@ -1,0 +1,59 @@
+import HearthBundle
+import HearthCore
+import HearthScheduler
+import HearthWorker
+
+/// One version of one function, ready to be served: what a deploy has prepared.
+public struct DeployedVersion: Sendable {
+  public var name: FunctionName
+  public var digest: Digest
+  public var spec: FunctionSpec
+  public var policy: FunctionPolicy
+  /// The unpacked bundle.
+  public var folder: String
+  public var environment: PythonEnvironment
+  public var log: FunctionLog
+
+  public init(
+    name: FunctionName, digest: Digest, spec: FunctionSpec, policy: FunctionPolicy, folder: String,
+    environment: PythonEnvironment, log: FunctionLog
+  ) {
+    self.name = name
+    self.digest = digest
+    self.spec = spec
+    self.policy = policy
+    self.folder = folder
+    self.environment = environment
+    self.log = log
+  }
+
+  /// Whether the function is a Python class, as opposed to a program of its own.
+  var isHandler: Bool {
+    switch spec.entry {
+    case .handler: true
+    case .command: false
+    }
+  }
+
+  public var forks: Bool { isHandler && spec.python.start == .fork }
+
+  /// What its zygote imports.
+  public var preload: [String] { forks ? spec.python.preload : [] }
+
+  func plan(_ id: WorkerID) -> WorkerPlan {
+    let entry: WorkerPlan.Entry =
+      switch spec.entry {
+      case .handler(let file, let className): .handler("\(file):\(className)")
+      case .command(let arguments): .command(arguments)
+      }
+    var variables = spec.environment
+    if spec.resources.cpu > 0, variables["OMP_NUM_THREADS"] == nil {
+      variables["OMP_NUM_THREADS"] = String(max(1, Int(spec.resources.cpu.rounded())))
+    }
+    return WorkerPlan(
+      id: id, function: name, version: digest.short, bundle: folder, entry: entry, environment: environment,
+      preload: preload, forks: forks, slots: policy.concurrencyMax, variables: variables,
+      config: spec.config, network: spec.network, memory: spec.resources.memory, temporary: spec.resources.temporary,
+      log: log)
+  }
+}

@@ -1,0 +1,148 @@
+import HearthCore
+import HearthHTTP1
+import HearthScheduler
+import HearthWorker
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// The functions that are served now, by name; the router of the data plane.
+public final class Dispatcher: FunctionRouter {
+  /// A million numbers for each version's workers, so that no two share one.
+  private static let workerNumberStride: UInt64 = 1_000_000
+
+  private struct State {
+    var endpoints: [FunctionName: FunctionEndpoint] = [:]
+    /// The same by the name as it stands in a path.
+    var routes: [Substring: FunctionEndpoint] = [:]
+    var deploys: UInt64 = 0
+    var isShuttingDown = false
+  }
+
+  private let host: any WorkerHost
+  private let clock: any HearthClock
+  private let timers: any EventLoop
+  private let logger: Logger
+  private let state = NIOLockedValueBox(State())
+  private let nextInvocation = NIOLockedValueBox<UInt64>(0)
+
+  public init(host: any WorkerHost, clock: any HearthClock, timers: any EventLoop, logger: Logger) {
+    self.host = host
+    self.clock = clock
+    self.timers = timers
+    self.logger = logger
+  }
+
+  // The data plane.
+
+  public func accept(_ exchange: any ClientExchange, function: Substring) throws -> any ExchangeReceiver {
+    let (endpoint, isShuttingDown) = state.withLockedValue { ($0.routes[function], $0.isShuttingDown) }
+    guard !isShuttingDown else {
+      throw HearthError(.shuttingDown, "The gateway is shutting down.", retryAfter: .seconds(5))
+    }
+    guard let endpoint else { throw notFound(function) }
+    let number = nextInvocation.withLockedValue { number in
+      number += 1
+      return number
+    }
+    let invocation = Invocation(InvocationID(number), exchange, endpoint: endpoint, dispatcher: self)
+    endpoint.submit(invocation)
+    return invocation
+  }
+
+  private func notFound(_ name: Substring) -> HearthError {
+    let names = state.withLockedValue { $0.endpoints.keys.map(\.rawValue) }
+    let nearest = String(name.prefix(80)).nearest(in: names)
+    return HearthError(
+      .functionNotFound, "No function '\(String(name).printable(limit: 80))' is deployed.",
+      hint: nearest.map { "Did you mean '\($0)'?" } ?? "List what is there with 'hearth list'.")
+  }
+
+  func error(for rejection: FunctionSchedule.Rejection, of name: FunctionName) -> HearthError {
+    switch rejection {
+    case .queueFull(let length, let retryAfter):
+      HearthError(
+        .queueFull, "\(length) requests wait for '\(name)' already.", hint: "Try again later, or raise max-queue-length.",
+        retryAfter: retryAfter)
+    case .coldStartTimeout(let timeout):
+      HearthError(
+        .coldStartTimeout, "No worker of '\(name)' became free within \(timeout.text).",
+        hint: "See 'hearth workers' and 'hearth logs \(name)'.")
+    case .loadFailed(let reason, let retryAfter): LoadFailure.error(name, reason, retryAfter: retryAfter)
+    case .retired:
+      state.withLockedValue({ $0.isShuttingDown })
+        ? HearthError(.shuttingDown, "The gateway is shutting down.", retryAfter: .seconds(5))
+        : HearthError(.functionGone, "The function '\(name)' was deleted while this request waited.")
+    }
+  }
+
+  // Deploys.
+
+  public func endpoint(_ name: FunctionName) -> FunctionEndpoint? { state.withLockedValue { $0.endpoints[name] } }
+
+  public var endpoints: [FunctionEndpoint] {
+    state.withLockedValue { $0.endpoints.values.sorted { $0.version.name < $1.version.name } }
+  }
+
+  /// Makes a version the one that is served. A version that takes over from one with workers gets a worker of its own
+  /// first; when that cannot be loaded the old one stays and the reason is thrown.
+  ///
+  /// - Parameter commit: called once nothing can fail any more, before the switch.
+  public func deploy<Committed: Sendable>(
+    _ version: DeployedVersion, commit: @Sendable () throws -> Committed
+  ) async throws -> Committed {
+    let next = makeEndpoint(version)
+    let committed: Committed
+    let isWarm = endpoint(version.name)?.view().workers.isEmpty == false
+    do {
+      if isWarm || version.policy.workersMin > 0 {
+        try await next.activate(workers: max(1, version.policy.workersMin)).get()
+      }
+      committed = try commit()
+    } catch {
+      _ = next.retire()
+      throw error
+    }
+    _ = replace(version.name, with: next)?.retire()
+    return committed
+  }
+
+  /// Serves a version as it was served before a restart, without waiting for its workers.
+  public func restore(_ version: DeployedVersion) {
+    let endpoint = makeEndpoint(version)
+    _ = endpoint.activate(workers: version.policy.workersMin)
+    _ = replace(version.name, with: endpoint)
+  }
+
+  private func makeEndpoint(_ version: DeployedVersion) -> FunctionEndpoint {
+    let deploys = state.withLockedValue { state in
+      state.deploys += 1
+      return state.deploys
+    }
+    return FunctionEndpoint(
+      version, host: host, clock: clock, timers: timers, firstWorker: (deploys - 1) * Dispatcher.workerNumberStride + 1,
+      logger: logger)
+  }
+
+  public func delete(_ name: FunctionName) {
+    _ = replace(name, with: nil)?.retire()
+  }
+
+  private func replace(_ name: FunctionName, with endpoint: FunctionEndpoint?) -> FunctionEndpoint? {
+    state.withLockedValue { state in
+      let previous = state.endpoints[name]
+      state.endpoints[name] = endpoint
+      state.routes[name.rawValue[...]] = endpoint
+      return previous
+    }
+  }
+
+  /// Refuses new requests, lets those in flight finish within each function's drain time-out, and ends all workers.
+  public func shutDown() async {
+    let endpoints = state.withLockedValue { state in
+      state.isShuttingDown = true
+      return Array(state.endpoints.values)
+    }
+    for emptied in endpoints.map({ $0.retire() }) { try? await emptied.get() }
+  }
+}

@@ -1,0 +1,284 @@
+import HearthCore
+import HearthHTTP1
+import HearthScheduler
+import HearthWorker
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// The shell around one version's `FunctionSchedule`: facts go in under a lock, and the actions that come out are
+/// carried out after it.
+public final class FunctionEndpoint: Sendable {
+  /// How a worker came up, for the `Server-Timing` of the request that waited for it.
+  struct StartTiming: Sendable {
+    var spawn = Duration.zero
+    var load = Duration.zero
+  }
+
+  private struct WorkerEntry {
+    let handle: any WorkerHandle
+    var timing = StartTiming()
+    var pid: Int32?
+    var note: String?
+  }
+
+  // Invocations belong to their event loops; here they are only held and handed on.
+  private struct State: @unchecked Sendable {
+    var schedule: FunctionSchedule
+    /// Invocations in the queue. Those on a worker are held by their connection.
+    var waiting: [InvocationID: Invocation] = [:]
+    var workers: [WorkerID: WorkerEntry] = [:]
+    var activations: [EventLoopPromise<Void>] = []
+    var emptied: [EventLoopPromise<Void>] = []
+  }
+
+  /// An action with what it concerns, looked up under the lock.
+  private enum Effect {
+    case run(Invocation, any WorkerHandle, FunctionSchedule.StartKind, StartTiming)
+    case reject(Invocation, FunctionSchedule.Rejection)
+    case start(WorkerID)
+    case stop(any WorkerHandle)
+    case kill(any WorkerHandle)
+    case wake(HearthInstant)
+  }
+
+  public let version: DeployedVersion
+  let clock: any HearthClock
+  private let host: any WorkerHost
+  private let timers: any EventLoop
+  private let logger: Logger
+  private let state: NIOLockedValueBox<State>
+
+  init(
+    _ version: DeployedVersion, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop,
+    firstWorker: UInt64, logger: Logger
+  ) {
+    self.version = version
+    self.host = host
+    self.clock = clock
+    self.timers = timers
+    self.logger = logger
+    let schedule = FunctionSchedule(
+      policy: version.policy, startMode: version.forks ? .fork : .spawn, firstWorker: firstWorker)
+    state = NIOLockedValueBox(State(schedule: schedule))
+  }
+
+  // Requests.
+
+  /// Admits an invocation: it runs, waits or is rejected. Call on its event loop.
+  func submit(_ invocation: Invocation) {
+    decide(arriving: invocation) { $0.invocationArrived(invocation.id, now: $1) }
+  }
+
+  /// A worker is done with an invocation.
+  func finished(_ invocation: Invocation, on worker: WorkerID) {
+    decide { $0.invocationFinished(invocation.id, on: worker, now: $1) }
+  }
+
+  /// No byte of an invocation reached its worker, which is of no use any more.
+  func returned(_ invocation: Invocation, from worker: any WorkerHandle) {
+    worker.kill()
+    decide(arriving: invocation) { $0.invocationReturned(invocation.id, from: worker.id, now: $1) }
+  }
+
+  /// The client of a waiting invocation left. False when it is not waiting any more.
+  func abandon(_ invocation: Invocation) -> Bool {
+    var wasWaiting = false
+    perform(
+      state.withLockedValue { state in
+        wasWaiting = state.waiting.removeValue(forKey: invocation.id) != nil
+        return resolve(state.schedule.invocationAbandoned(invocation.id, now: clock.now), &state)
+      })
+    return wasWaiting
+  }
+
+  // The life of the version.
+
+  /// Starts workers ahead of the first request. The future succeeds when one is ready and fails with the reason of
+  /// the first failed start.
+  func activate(workers: Int) -> EventLoopFuture<Void> {
+    guard workers > 0 else { return timers.makeSucceededVoidFuture() }
+    let promise = timers.makePromise(of: Void.self)
+    state.withLockedValue { $0.activations.append(promise) }
+    decide { $0.activated(workers: workers, now: $1) }
+    return promise.futureResult
+  }
+
+  /// Stops taking requests; the future succeeds when the last worker is gone.
+  func retire() -> EventLoopFuture<Void> {
+    let promise = timers.makePromise(of: Void.self)
+    state.withLockedValue { $0.emptied.append(promise) }
+    decide { $0.retired(now: $1) }
+    settleActivations(.failure(HearthError(.functionGone, "The version was taken away before it was ready.")))
+    settleIfEmpty()
+    return promise.futureResult
+  }
+
+  /// The policy in force, live values included.
+  public var policy: FunctionPolicy { state.withLockedValue { $0.schedule.policy } }
+
+  public func setPolicy(_ policy: FunctionPolicy) {
+    decide { $0.policyChanged(policy, now: $1) }
+  }
+
+  // Views.
+
+  public struct WorkerView: Sendable {
+    public let snapshot: WorkerSnapshot
+    public let pid: Int32?
+    /// What the worker last said of its load.
+    public let note: String?
+  }
+
+  public struct View: Sendable {
+    public let workers: [WorkerView]
+    public let queued: Int
+    public let inFlight: Int
+    /// Why loads fail and for how long that is remembered; nil while they work.
+    public let failure: (reason: String, remaining: Duration)?
+    public let policy: FunctionPolicy
+  }
+
+  public func view() -> View {
+    let now = clock.now
+    return state.withLockedValue { state in
+      View(
+        workers: state.schedule.workerSnapshots(now: now).map { snapshot in
+          let entry = state.workers[snapshot.id]
+          return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note)
+        },
+        queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
+        failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy)
+    }
+  }
+
+  // Deciding and acting.
+
+  private func decide(
+    arriving invocation: Invocation? = nil,
+    _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+  ) {
+    perform(
+      state.withLockedValue { state in
+        if let invocation { state.waiting[invocation.id] = invocation }
+        return resolve(fact(&state.schedule, clock.now), &state)
+      })
+  }
+
+  private func resolve(_ actions: [FunctionSchedule.Action], _ state: inout State) -> [Effect] {
+    actions.compactMap { action in
+      switch action {
+      case .run(let id, let worker, let kind):
+        guard let invocation = state.waiting.removeValue(forKey: id), let entry = state.workers[worker] else {
+          preconditionFailure("the schedule runs only what waits, on workers that were started")
+        }
+        return .run(invocation, entry.handle, kind, entry.timing)
+      case .reject(let id, let rejection):
+        return state.waiting.removeValue(forKey: id).map { .reject($0, rejection) }
+      case .startWorker(let id, let reason):
+        logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
+        return .start(id)
+      case .stopWorker(let id, let reason):
+        logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
+        return state.workers[id].map { .stop($0.handle) }
+      case .killWorker(let id, let reason):
+        logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
+        return state.workers[id].map { .kill($0.handle) }
+      case .wake(let instant): return .wake(instant)
+      }
+    }
+  }
+
+  private func perform(_ effects: [Effect]) {
+    for effect in effects {
+      switch effect {
+      case .run(let invocation, let worker, let kind, let timing):
+        invocation.onLoop { $0.run(on: worker, kind, timing) }
+      case .reject(let invocation, let rejection):
+        invocation.onLoop { $0.rejected(rejection) }
+      case .start(let id): start(id)
+      case .stop(let worker): worker.stop()
+      case .kill(let worker): worker.kill()
+      case .wake(let instant):
+        let delay = max(.zero, clock.now.duration(to: instant))
+        timers.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { [self] in
+          decide { $0.timeReached(now: $1) }
+        }
+      }
+    }
+  }
+
+  private func start(_ id: WorkerID) {
+    let handle = host.start(version.plan(id)) { [self] handle, event in took(event, from: handle) }
+    state.withLockedValue { state in
+      if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }
+    }
+  }
+
+  private func took(_ event: WorkerEvent, from worker: any WorkerHandle) {
+    let id = worker.id
+    // The event may come before `start` has stored the handle.
+    state.withLockedValue { state in
+      if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: worker) }
+    }
+    switch event {
+    case .started(let pid):
+      state.withLockedValue { $0.workers[id]?.pid = pid }
+    case .progressed(let fraction, let note):
+      state.withLockedValue { state in
+        state.workers[id]?.note = note ?? fraction.map { "loading \(Int($0 * 100)) %" } ?? "loading"
+        state.schedule.workerProgressed(id, now: clock.now)
+      }
+    case .ready(let spawn, let load):
+      state.withLockedValue { state in
+        state.workers[id]?.timing = StartTiming(spawn: spawn, load: load)
+        state.workers[id]?.note = nil
+      }
+      decide { $0.workerBecameReady(id, now: $1) }
+      settleActivations(.success(()))
+    case .failedToStart(let reason):
+      version.log.append("the worker did not start: \(reason)", worker: id)
+      remove(id) { $0.workerFailedToStart(id, reason: reason, now: $1) }
+      settleActivations(.failure(LoadFailure.error(version.name, reason, retryAfter: nil)))
+    case .exited(let description):
+      version.log.append("the worker ended: \(description)", worker: id)
+      remove(id) { $0.workerExited(id, now: $1) }
+    }
+  }
+
+  private func remove(
+    _ id: WorkerID, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+  ) {
+    perform(
+      state.withLockedValue { state in
+        let effects = resolve(fact(&state.schedule, clock.now), &state)
+        state.workers[id] = nil
+        return effects
+      })
+    settleIfEmpty()
+  }
+
+  private func settleActivations(_ result: Result<Void, any Error>) {
+    var settled: [EventLoopPromise<Void>] = []
+    state.withLockedValue { swap(&settled, &$0.activations) }
+    for promise in settled { promise.completeWith(result) }
+  }
+
+  /// Tells those who wait for a retired version's last worker once it is gone.
+  private func settleIfEmpty() {
+    var emptied: [EventLoopPromise<Void>] = []
+    state.withLockedValue { state in
+      if state.schedule.isRetired, state.schedule.workerCount == 0 { swap(&emptied, &state.emptied) }
+    }
+    for promise in emptied { promise.succeed() }
+  }
+}
+
+/// The error that callers of a function that cannot be loaded get.
+enum LoadFailure {
+  static func error(_ name: FunctionName, _ reason: String, retryAfter: Duration?) -> HearthError {
+    HearthError(
+      .loadFailed, "The function '\(name)' cannot be loaded: \(reason)",
+      hint: "Its log has the details: hearth logs \(name).", retryAfter: retryAfter)
+  }
+}

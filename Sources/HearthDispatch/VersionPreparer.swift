@@ -1,0 +1,81 @@
+import Foundation
+import HearthBundle
+import HearthCore
+import HearthWorker
+import NIOCore
+import NIOPosix
+
+/// Brings a bundle to where workers can be started from it: weights fetched, environment built, zygote up.
+public struct VersionPreparer: Sendable {
+  /// Tells how the preparation goes, in words for people.
+  public typealias Progress = @Sendable (String) -> Void
+
+  private let catalog: BundleCatalog
+  private let environments: PythonEnvironments
+  private let host: LocalHost
+  private let logFolder: String
+
+  public init(catalog: BundleCatalog, environments: PythonEnvironments, host: LocalHost, logFolder: String) {
+    self.catalog = catalog
+    self.environments = environments
+    self.host = host
+    self.logFolder = logFolder
+  }
+
+  public func prepare(
+    _ name: FunctionName, _ digest: Digest, overrides: [String: String], progress: @escaping Progress
+  ) async throws -> DeployedVersion {
+    let spec = try catalog.spec(of: digest)
+    try checkDevices(spec)
+    let folder = try catalog.folder(of: digest)
+    // Downloads and installers block for minutes: not on the threads that Swift's tasks share.
+    let environment = try await NIOThreadPool.singleton.runIfActive {
+      try catalog.fetchSources(of: digest, spec) { path, moved, total in
+        progress(Self.describe(path, moved, total))
+      }
+      return try builtEnvironment(for: spec, in: folder, progress: progress)
+    }
+    let version = DeployedVersion(
+      name: name, digest: digest, spec: spec, policy: try spec.policy.overridden(by: overrides), folder: folder,
+      environment: environment, log: log(of: name))
+    progress("Preparing the interpreter")
+    try await host.prepare(environment, preload: version.preload).get()
+    return version
+  }
+
+  public func log(of name: FunctionName) -> FunctionLog { FunctionLog(path: "\(logFolder)/\(name).log") }
+
+  /// Lets zygotes end that none of these versions needs.
+  public func retainZygotes(of versions: [DeployedVersion]) {
+    host.retainZygotes(versions.map { ($0.environment, $0.preload) })
+  }
+
+  /// What isolation this machine lacks, by feature; nil while unknown.
+  public var missingIsolation: [String: String]? { host.missingIsolation }
+
+  private func builtEnvironment(
+    for spec: FunctionSpec, in folder: String, progress: (String) -> Void
+  ) throws -> PythonEnvironment {
+    guard let requirements = spec.python.requirements else { return environments.standard }
+    let path = "\(folder)/\(requirements)"
+    return try environments.environment(
+      key: SHA256.digest(ofFile: path), requirements: path, progress: progress)
+  }
+
+  private func checkDevices(_ spec: FunctionSpec) throws {
+    guard spec.resources.gpu > 0 else { return }
+    let count = (0..<64).prefix { access("/dev/nvidia\($0)", F_OK) == 0 }.count
+    guard count >= spec.resources.gpu else {
+      throw HearthError(
+        .resourceUnavailable, "The function asks for \(spec.resources.gpu) GPUs; this machine has \(count).",
+        hint: "Lower resources.gpu, or deploy to a machine that has them.")
+    }
+  }
+
+  private static func describe(_ path: String, _ moved: Int64, _ total: Int64) -> String {
+    let done = ByteSize(bytes: moved).rounded
+    return total > 0
+      ? "Fetching \(path): \(done) of \(ByteSize(bytes: total).rounded) (\(moved * 100 / total) %)"
+      : "Fetching \(path): \(done)"
+  }
+}

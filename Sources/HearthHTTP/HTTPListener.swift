@@ -1,0 +1,108 @@
+import HearthCore
+import HearthHTTP1
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+
+/// The data plane's listener.
+public final class HTTPListener: Sendable {
+  private let channel: any Channel
+  private let services: [NIOLoopBound<LoopServices>]
+  private let sweeps: [RepeatedTask]
+
+  /// Where it listens, with the port that was picked for port 0.
+  public let address: SocketAddress
+
+  /// Starts listening. Throws `configuration_invalid` when the address cannot be used.
+  public static func start(
+    host: String, port: Int, group: MultiThreadedEventLoopGroup, limits: HTTPLimits, router: any FunctionRouter,
+    clock: any HearthClock
+  ) async throws -> HTTPListener {
+    var services: [ObjectIdentifier: NIOLoopBound<LoopServices>] = [:]
+    var sweeps: [RepeatedTask] = []
+    for loop in group.makeIterator() {
+      let bound = try await loop.submit { NIOLoopBound(LoopServices(clock: clock), eventLoop: loop) }.get()
+      services[ObjectIdentifier(loop)] = bound
+      sweeps.append(
+        loop.scheduleRepeatedTask(initialDelay: LoopServices.sweepInterval, delay: LoopServices.sweepInterval) { _ in
+          bound.value.sweep()
+        })
+    }
+    let byLoop = services
+    let count = ConnectionCount(max: limits.connectionsMax)
+    do {
+      let channel = try await ServerBootstrap(group: group)
+        .serverChannelOption(.backlog, value: 1024)
+        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+        .childChannelOption(.allowRemoteHalfClosure, value: true)
+        .childChannelInitializer { channel in
+          channel.eventLoop.makeCompletedFuture {
+            guard count.enter() else { return try channel.pipeline.syncOperations.addHandler(OverloadHandler()) }
+            channel.closeFuture.whenComplete { _ in count.leave() }
+            let services = byLoop[ObjectIdentifier(channel.eventLoop)]!.value
+            try channel.pipeline.syncOperations.addHandler(
+              HTTPConnectionHandler(limits: limits, services: services, router: router))
+          }
+        }
+        .bind(host: host, port: port).get()
+      return HTTPListener(channel: channel, services: Array(byLoop.values), sweeps: sweeps)
+    } catch {
+      throw HearthError(
+        .configurationInvalid, "The data plane cannot listen on \(host):\(port).",
+        hint: "Choose another port, or stop what uses it.", cause: String(describing: error))
+    }
+  }
+
+  private init(channel: any Channel, services: [NIOLoopBound<LoopServices>], sweeps: [RepeatedTask]) {
+    self.channel = channel
+    self.services = services
+    self.sweeps = sweeps
+    address = channel.localAddress!
+  }
+
+  /// Accepts no more connections, and ends each open one with its current response.
+  public func drain() async {
+    try? await channel.close()
+    for bound in services {
+      try? await bound.eventLoop.submit { bound.value.drain() }.get()
+    }
+  }
+
+  public func stop() {
+    for sweep in sweeps { sweep.cancel() }
+  }
+}
+
+/// Counts the connections of a listener.
+private final class ConnectionCount: Sendable {
+  private let max: Int
+  private let count = NIOLockedValueBox(0)
+
+  init(max: Int) { self.max = max }
+
+  func enter() -> Bool {
+    count.withLockedValue { count in
+      guard count < max else { return false }
+      count += 1
+      return true
+    }
+  }
+
+  func leave() { count.withLockedValue { $0 -= 1 } }
+}
+
+/// Answers one connection too many.
+private final class OverloadHandler: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+
+  func channelActive(context: ChannelHandlerContext) {
+    let error = HearthError(.connectionsExhausted, "The gateway has no connection left.", hint: "Try again later.")
+    let body = ErrorEnvelope.json(error, request: "", source: .gateway)
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
+      + "content-length: \(body.utf8.count)\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+    let channel = context.channel
+    channel.writeAndFlush(ByteBuffer(string: head + body)).whenComplete { _ in channel.close(promise: nil) }
+  }
+}

@@ -1,0 +1,56 @@
+import Foundation
+import HearthCore
+import NIOCore
+
+/// What the connections of one event loop share: a request id sequence, the date, and a sweep four times a second that
+/// enforces every time limit. Used on its loop only.
+final class LoopServices {
+  /// 250 ms: time limits are seconds, so being late by this much is not noticed.
+  static let sweepInterval = TimeAmount.milliseconds(250)
+
+  private let clock: any HearthClock
+  private let prefix: String
+  private var sequence: UInt32 = 0
+  private var connections: [ObjectIdentifier: HTTPConnectionHandler] = [:]
+  private(set) var dateField = LoopServices.currentDateField()
+  /// Set while the listener drains: connections end with their current response.
+  private(set) var isDraining = false
+
+  init(clock: any HearthClock) {
+    self.clock = clock
+    prefix = "r-" + String(UInt32.random(in: .min ... .max), radix: 36) + "-"
+  }
+
+  var now: HearthInstant { clock.now }
+
+  /// A request id that is unique with overwhelming likelihood and short enough to read out.
+  func nextRequestID() -> String {
+    sequence &+= 1
+    return prefix + String(sequence, radix: 36)
+  }
+
+  func add(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = connection }
+
+  func remove(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = nil }
+
+  func sweep() {
+    dateField = LoopServices.currentDateField()
+    let now = clock.now
+    for connection in Array(connections.values) { connection.timePassed(now: now) }
+  }
+
+  func drain() {
+    isDraining = true
+    for connection in Array(connections.values) { connection.drain() }
+  }
+
+  /// The Date field line (RFC 9110, section 6.6.1).
+  private static func currentDateField() -> String {
+    var seconds = time(nil)
+    var parts = tm()
+    gmtime_r(&seconds, &parts)
+    var text = [CChar](repeating: 0, count: 48)
+    let count = strftime(&text, text.count, "date: %a, %d %b %Y %H:%M:%S GMT\r\n", &parts)
+    return String(decoding: text[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+}

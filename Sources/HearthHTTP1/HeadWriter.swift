@@ -1,0 +1,105 @@
+import NIOCore
+
+/// Writes message heads towards the other side, in one canonical form, without the fields that belong to a single
+/// connection (RFC 9110, section 7.6.1).
+public enum HeadWriter {
+  /// Writes the request as the worker sees it.
+  ///
+  /// - Parameters:
+  ///   - target: path and query below the function's own root.
+  ///   - extra: field lines of Hearth's own, each ended by CRLF.
+  public static func write(
+    _ request: RequestHead, target: String, extra: String, into buffer: inout ByteBuffer
+  ) {
+    buffer.writeString(request.method)
+    buffer.writeInteger(ASCII.space)
+    buffer.writeString(target)
+    buffer.writeStaticString(" HTTP/1.1\r\n")
+    copyFields(of: request.message, hidesAuthorization: request.hidesAuthorization, into: &buffer)
+    if case .chunked = request.framing { buffer.writeStaticString("transfer-encoding: chunked\r\n") }
+    if !request.isHTTP11, !request.message.contains("host") { buffer.writeStaticString("host: hearth\r\n") }
+    buffer.writeString(extra)
+    buffer.writeStaticString("\r\n")
+  }
+
+  /// Writes the response as the client sees it.
+  ///
+  /// - Parameters:
+  ///   - framing: how the body is delimited towards the client.
+  ///   - extra: field lines of Hearth's own, each ended by CRLF.
+  public static func write(
+    _ response: ResponseHead, framing: BodyFraming, keepsAlive: Bool, extra: String, into buffer: inout ByteBuffer
+  ) {
+    let reason = HTTPStatus.reason(response.status)
+    buffer.writeStaticString("HTTP/1.1 ")
+    buffer.writeString(String(response.status))
+    buffer.writeInteger(ASCII.space)
+    buffer.writeString(reason)
+    buffer.writeStaticString("\r\n")
+    copyFields(of: response.message, into: &buffer)
+    if case .chunked = framing { buffer.writeStaticString("transfer-encoding: chunked\r\n") }
+    if !keepsAlive { buffer.writeStaticString("connection: close\r\n") }
+    buffer.writeString(extra)
+    buffer.writeStaticString("\r\n")
+  }
+
+  private static func copyFields(
+    of message: MessageHead, hidesAuthorization: Bool = false, into buffer: inout ByteBuffer
+  ) {
+    var named = namedByConnection(message)
+    if hidesAuthorization { named.append("authorization") }
+    message.bytes.withUnsafeReadableBytes { raw in
+      for index in message.fields.indices where !isDropped(message, index, named) {
+        let field = message.fields[index]
+        let name = raw[Int(field.nameStart)..<Int(field.nameStart + field.nameLength)]
+        let value = raw[Int(field.valueStart)..<Int(field.valueStart + field.valueLength)]
+        buffer.writeBytes(UnsafeRawBufferPointer(rebasing: name))
+        buffer.writeStaticString(": ")
+        buffer.writeBytes(UnsafeRawBufferPointer(rebasing: value))
+        buffer.writeStaticString("\r\n")
+      }
+    }
+  }
+
+  /// The lower-case names that Connection declares to be for this connection only.
+  private static func namedByConnection(_ message: MessageHead) -> [String] {
+    var names: [String] = []
+    for index in message.fields.indices where message.nameMatches(index, "connection") {
+      for token in message.value(index).split(separator: ",") {
+        let name = token.trimmingSpaces().lowercased()
+        // Framing and routing must survive whatever a client lists.
+        if name != "content-length", name != "host", name != "content-type" { names.append(name) }
+      }
+    }
+    return names
+  }
+
+  private static func isDropped(_ message: MessageHead, _ index: Int, _ named: [String]) -> Bool {
+    let first = message.bytes.getInteger(at: Int(message.fields[index].nameStart), as: UInt8.self)!
+    switch ASCII.lower(first) {
+    case UInt8(ascii: "c"): if message.nameMatches(index, "connection") { return true }
+    case UInt8(ascii: "k"): if message.nameMatches(index, "keep-alive") { return true }
+    case UInt8(ascii: "p"): if message.nameHasPrefix(index, "proxy-") { return true }
+    case UInt8(ascii: "t"):
+      if message.nameMatches(index, "te") || message.nameMatches(index, "trailer")
+        || message.nameMatches(index, "transfer-encoding")
+      {
+        return true
+      }
+    case UInt8(ascii: "u"): if message.nameMatches(index, "upgrade") { return true }
+    case UInt8(ascii: "e"): if message.nameMatches(index, "expect") { return true }
+    case UInt8(ascii: "h"): if message.nameHasPrefix(index, "hearth-") { return true }
+    default: break
+    }
+    return !named.isEmpty && named.contains { message.nameEquals(index, $0) }
+  }
+}
+
+extension MessageHead {
+  fileprivate func nameEquals(_ index: Int, _ lowercased: String) -> Bool {
+    let field = fields[index]
+    guard Int(field.nameLength) == lowercased.utf8.count else { return false }
+    let name = bytes.getString(at: Int(field.nameStart), length: Int(field.nameLength)) ?? ""
+    return name.lowercased() == lowercased
+  }
+}

@@ -1,0 +1,124 @@
+import DequeModule
+import HearthCore
+
+/// The facts a schedule takes. Each returns the actions that follow from it.
+extension FunctionSchedule {
+  public mutating func invocationArrived(_ id: InvocationID, now: HearthInstant) -> [Action] {
+    if isRetired { return [.reject(id, .retired)] }
+    if queue.isEmpty, let worker = available.last {
+      assign(id, to: worker, .hot, now: now)
+      refillBuffer(now: now)
+      return takeActions()
+    }
+    // A remembered failure gives way to one more attempt once it has been remembered for long enough.
+    if loadFailures.isRemembered, poolSize == 0, !loadFailures.allowsStart(now: now) {
+      let retryAfter = now.duration(to: loadFailures.retryAt ?? now)
+      return [.reject(id, .loadFailed(reason: loadFailures.reason, retryAfter: retryAfter))]
+    }
+    if queue.count >= max(policy.queueLengthMax, 0), !(queue.isEmpty && policy.queueLengthMax == 0 && poolSize == 0) {
+      return [.reject(id, .queueFull(length: queue.count, retryAfter: queueDrainTime(now: now)))]
+    }
+    queue.append(Waiting(id: id, arrival: now, isReturned: false))
+    growForQueue(now: now)
+    scheduleWake(now.advanced(by: policy.coldStartTimeout))
+    return takeActions()
+  }
+
+  /// A worker took an invocation and is done with it: answered, failed, or cancelled and proven free.
+  public mutating func invocationFinished(_ id: InvocationID, on worker: WorkerID, now: HearthInstant) -> [Action] {
+    guard let began = release(id, from: worker, now: now) else { return [] }
+    serviceEstimate.observe(began.duration(to: now))
+    settle(worker, now: now)
+    return takeActions()
+  }
+
+  /// No byte of the invocation reached the worker: it goes back to the head of the queue.
+  public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
+    _ = release(id, from: worker, now: now)
+    guard !isRetired else { return [.reject(id, .retired)] }
+    queue.prepend(Waiting(id: id, arrival: now, isReturned: true))
+    settle(worker, now: now)
+    recover(now: now)
+    return takeActions()
+  }
+
+  /// The client of a waiting invocation left. Returns nothing to do for the invocation itself.
+  public mutating func invocationAbandoned(_ id: InvocationID, now: HearthInstant) -> [Action] {
+    if let index = queue.firstIndex(where: { $0.id == id }) { queue.remove(at: index) }
+    return takeActions()
+  }
+
+  public mutating func workerProgressed(_ id: WorkerID, now: HearthInstant) {
+    if case .starting(let since, _) = workers[id]?.state {
+      workers[id]?.state = .starting(since: since, progress: now)
+    }
+  }
+
+  public mutating func workerBecameReady(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    guard case .starting(let since, _) = workers[id]?.state else { return [] }
+    startEstimate.observe(since.duration(to: now))
+    loadFailures.clear()
+    transition(id, to: .ready, now: now)
+    workers[id]?.idleSince = now
+    settle(id, now: now)
+    recover(now: now)
+    return takeActions()
+  }
+
+  /// A worker ended before it became ready, for the reason given.
+  public mutating func workerFailedToStart(_ id: WorkerID, reason: String, now: HearthInstant) -> [Action] {
+    guard case .starting = workers[id]?.state else { return workerExited(id, now: now) }
+    transition(id, to: nil, now: now)
+    loadFailures.record(reason, now: now)
+    if loadFailures.isRemembered && poolSize == 0 {
+      rejectQueue(.loadFailed(reason: reason, retryAfter: FunctionSchedule.loadFailureMemory))
+    }
+    recover(now: now)
+    return takeActions()
+  }
+
+  /// A worker's process is gone. What it had in flight is reported by `invocationFinished` or `invocationReturned`,
+  /// before or after this.
+  public mutating func workerExited(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    guard let worker = workers[id] else { return [] }
+    inFlightCount -= worker.inFlight.count
+    transition(id, to: nil, now: now)
+    recover(now: now)
+    return takeActions()
+  }
+
+  public mutating func policyChanged(_ policy: FunctionPolicy, now: HearthInstant) -> [Action] {
+    self.policy = policy
+    for id in available where workers[id]?.inFlight.isEmpty == true && poolSize > policy.workersMax {
+      stop(id, .surplus, now: now)
+    }
+    recover(now: now)
+    return takeActions()
+  }
+
+  /// The function is to be made ready although nobody has called yet: `min-workers`, and at least `workers`.
+  public mutating func activated(workers: Int, now: HearthInstant) -> [Action] {
+    while poolSize < min(workers, policy.workersMax), startAllowed(now: now) { start(.activation, now: now) }
+    recover(now: now)
+    return takeActions()
+  }
+
+  /// Another version has taken over, or the function is gone. What waits is refused with `retired`, which tells the
+  /// shell to offer it to the next version; what runs may finish within `drain-timeout`.
+  public mutating func retired(now: HearthInstant) -> [Action] {
+    isRetired = true
+    rejectQueue(.retired)
+    retireWorkers(now: now)
+    return takeActions()
+  }
+
+  /// Time has passed: what is due is done, and the next wake-up asked for.
+  public mutating func timeReached(now: HearthInstant) -> [Action] {
+    nextWake = nil
+    expireQueue(now: now)
+    killStalled(now: now)
+    stopIdle(now: now)
+    recover(now: now)
+    return takeActions()
+  }
+}

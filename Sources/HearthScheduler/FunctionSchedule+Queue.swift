@@ -1,0 +1,105 @@
+import DequeModule
+import HearthCore
+
+/// Requests and the slots they take.
+extension FunctionSchedule {
+  mutating func assign(_ id: InvocationID, to worker: WorkerID, _ kind: StartKind, now: HearthInstant) {
+    workers[worker]!.inFlight.append(Running(id: id, began: now))
+    workers[worker]!.hasServed = true
+    inFlightCount += 1
+    if workers[worker]!.inFlight.count >= policy.concurrencyMax { available.removeAll { $0 == worker } }
+    actions.append(.run(id, on: worker, kind))
+  }
+
+  /// Frees the slot an invocation took; nil when the worker does not hold it (any more).
+  mutating func release(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> HearthInstant? {
+    guard let index = workers[worker]?.inFlight.firstIndex(where: { $0.id == id }) else { return nil }
+    inFlightCount -= 1
+    return workers[worker]!.inFlight.remove(at: index).began
+  }
+
+  /// Gives a worker that has a free slot its next request, or lets it fall idle or end.
+  mutating func settle(_ id: WorkerID, now: HearthInstant) {
+    guard let worker = workers[id] else { return }
+    switch worker.state {
+    case .ready:
+      if !available.contains(id), worker.inFlight.count < policy.concurrencyMax { available.append(id) }
+      serveQueue(now: now)
+      guard workers[id]?.inFlight.isEmpty == true else { return }
+      workers[id]?.idleSince = now
+      if poolSize > policy.workersMax { stop(id, .surplus, now: now) } else { scheduleIdleWake(id) }
+    case .draining where worker.inFlight.isEmpty:
+      stop(id, .retired, now: now)
+    default: break
+    }
+  }
+
+  /// Hands waiting requests to free slots.
+  mutating func serveQueue(now: HearthInstant) {
+    while let worker = available.last, let waiting = queue.popFirst() {
+      assign(waiting.id, to: worker, kind(of: waiting, on: worker), now: now)
+    }
+  }
+
+  private func kind(of waiting: Waiting, on worker: WorkerID) -> StartKind {
+    if workers[worker]?.hasServed == true { return .warm }
+    return startMode == .fork ? .zygote : .cold
+  }
+
+  mutating func rejectQueue(_ rejection: Rejection) {
+    for waiting in queue { actions.append(.reject(waiting.id, rejection)) }
+    queue.removeAll()
+  }
+
+  /// Refuses what has waited for `cold-start-timeout`.
+  mutating func expireQueue(now: HearthInstant) {
+    let timeout = policy.coldStartTimeout
+    while let head = queue.first, head.arrival.duration(to: now) >= timeout {
+      queue.removeFirst()
+      actions.append(.reject(head.id, .coldStartTimeout(timeout)))
+    }
+  }
+
+  mutating func takeActions() -> [Action] {
+    defer { actions.removeAll(keepingCapacity: true) }
+    return actions
+  }
+}
+
+/// Wake-ups: asked for when an instant lies before the one already asked for.
+extension FunctionSchedule {
+  mutating func scheduleWake(_ instant: HearthInstant) {
+    if let nextWake, nextWake <= instant { return }
+    nextWake = instant
+    actions.append(.wake(instant))
+  }
+
+  mutating func scheduleIdleWake(_ id: WorkerID) {
+    guard case .fixed(let keepAlive) = policy.keepAlive, let worker = workers[id], worker.inFlight.isEmpty,
+      poolSize > policy.workersMin
+    else { return }
+    scheduleWake(worker.idleSince.advanced(by: keepAlive))
+  }
+
+  /// Asks for the earliest instant at which something may be due.
+  mutating func scheduleNextWake(now: HearthInstant) {
+    if let head = queue.first { scheduleWake(head.arrival.advanced(by: policy.coldStartTimeout)) }
+    for (id, worker) in workers {
+      switch worker.state {
+      case .starting(_, let progress): scheduleWake(max(progress.advanced(by: policy.loadStallTimeout), soon(now)))
+      case .draining(let deadline): scheduleWake(max(deadline, soon(now)))
+      case .ready:
+        // A worker past its keep-alive is kept by min-workers or the buffer: what frees it wakes the schedule.
+        if case .fixed(let keepAlive) = policy.keepAlive, worker.idleSince.advanced(by: keepAlive) > now {
+          scheduleIdleWake(id)
+        }
+      case .stopping: break
+      }
+    }
+    let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < policy.workersMin
+    if let retryAt = loadFailures.retryAt, wantsStart, retryAt > now { scheduleWake(retryAt) }
+  }
+
+  /// A killed worker's end is reported by the shell; look again in a while in case it is not.
+  private func soon(_ now: HearthInstant) -> HearthInstant { now.advanced(by: .seconds(1)) }
+}

@@ -1,0 +1,201 @@
+import DequeModule
+import HearthCore
+
+/// Every decision about one version of one function: which worker takes a request, which requests wait, when workers
+/// start and stop. A pure value: facts and `now` go in, actions come out; see `FunctionSchedule+Facts.swift`.
+///
+/// What holds after every fact:
+/// - a request is in exactly one place: in the queue, on one worker, or gone from here;
+/// - a worker in flight is never stopped before its drain deadline;
+/// - workers starting and ready never exceed `workersMax`;
+/// - a queue that is not empty has a worker starting, a worker in flight, or a wake-up to try again.
+public struct FunctionSchedule: Sendable {
+  /// What the shell is to do, in order.
+  public enum Action: Hashable, Sendable {
+    /// Hand the invocation to the worker.
+    case run(InvocationID, on: WorkerID, StartKind)
+    /// Answer the invocation with an error.
+    case reject(InvocationID, Rejection)
+    case startWorker(WorkerID, StartReason)
+    /// Ask an idle worker to end. It holds no request.
+    case stopWorker(WorkerID, StopReason)
+    /// End a worker at once, whatever it holds.
+    case killWorker(WorkerID, StopReason)
+    /// Call `timeReached` at this instant, or soon after.
+    case wake(HearthInstant)
+  }
+
+  /// How the worker that serves a request came to be; sent as `Hearth-Start`.
+  public enum StartKind: String, Hashable, Sendable {
+    /// A worker stood ready with a free slot.
+    case hot
+    /// The request waited for a slot of a worker that others had started.
+    case warm
+    /// The request waited for a worker to be forked from its zygote.
+    case zygote
+    /// The request waited for a worker with an interpreter or program of its own.
+    case cold
+  }
+
+  public enum StartReason: Hashable, Sendable {
+    /// A request came and no worker ran.
+    case activation
+    /// The queue would outlast the start of another worker.
+    case queue(length: Int)
+    /// `min-workers` asks for it.
+    case minimum
+    /// `buffer-workers` asks for it.
+    case buffer
+  }
+
+  public enum StopReason: Hashable, Sendable {
+    /// Idle for longer than `keep-alive`.
+    case idle(Duration)
+    /// More workers than `max-workers` allows since the policy changed.
+    case surplus
+    /// Another version has taken over, or the function was deleted.
+    case retired
+    /// Requests in flight did not finish within `drain-timeout`.
+    case drainTimeout
+    /// The load made no progress for `load-stall-timeout`.
+    case stalled
+  }
+
+  public enum Rejection: Hashable, Sendable {
+    case queueFull(length: Int, retryAfter: Duration)
+    case coldStartTimeout(Duration)
+    case loadFailed(reason: String, retryAfter: Duration)
+    case retired
+  }
+
+  /// How a worker is started, decided by its function.
+  public enum StartMode: Hashable, Sendable {
+    case fork
+    case spawn
+  }
+
+  struct Waiting: Sendable {
+    let id: InvocationID
+    let arrival: HearthInstant
+    /// Bounced back from a worker that never got a byte of it.
+    let isReturned: Bool
+  }
+
+  struct Running: Sendable {
+    let id: InvocationID
+    let began: HearthInstant
+  }
+
+  struct Worker: Sendable {
+    enum State: Hashable, Sendable {
+      case starting(since: HearthInstant, progress: HearthInstant)
+      case ready
+      case draining(deadline: HearthInstant)
+      case stopping
+    }
+
+    var state: State
+    /// Invocations on this worker; at most `concurrencyMax`, so that a linear search is the fastest.
+    var inFlight: [Running] = []
+    var idleSince: HearthInstant
+    /// Whether it has served a request yet: the first one was the reason for its start.
+    var hasServed = false
+  }
+
+  /// How many attempts a load gets before its failure is remembered.
+  static let loadAttemptsMax = 3
+  /// For how long a failed load is remembered: long enough not to burn a GPU on a broken model.
+  static let loadFailureMemory = Duration.seconds(900)
+  /// The pause after the first failed load; it doubles with each.
+  static let loadBackoff = Duration.milliseconds(500)
+
+  /// The least a start is taken to last, so that no queue of a few milliseconds grows the pool.
+  static let startTimeFloor = Duration.milliseconds(10)
+
+  public internal(set) var policy: FunctionPolicy
+  public let startMode: StartMode
+  public internal(set) var isRetired = false
+
+  var workers: [WorkerID: Worker] = [:]
+  /// Ready workers with a free slot; the last one is used first, so that the surplus falls idle.
+  var available: [WorkerID] = []
+  var queue: Deque<Waiting> = []
+  private(set) var startingCount = 0
+  private(set) var readyCount = 0
+  var inFlightCount = 0
+  var nextWorker: UInt64
+
+  /// Learned: how long a start takes, and how long a worker takes for a request.
+  var startEstimate = Estimate()
+  var serviceEstimate = Estimate()
+  var loadFailures = LoadFailures()
+  var nextWake: HearthInstant?
+  var actions: [Action] = []
+
+  /// - Parameter firstWorker: the first worker's number. Numbers must not repeat within a gateway, so the shell gives
+  ///   each schedule a range of its own.
+  public init(policy: FunctionPolicy, startMode: StartMode, firstWorker: UInt64 = 1) {
+    self.policy = policy
+    self.startMode = startMode
+    nextWorker = firstWorker
+  }
+
+  public var queueLength: Int { queue.count }
+  public var workerCount: Int { workers.count }
+  public var invocationsInFlight: Int { inFlightCount }
+
+  /// Starting and ready workers: those that count against `workersMax`.
+  var poolSize: Int { startingCount + readyCount }
+
+  /// Moves a worker to another state, or in (from nil) or out (to nil), and keeps the counts true.
+  mutating func transition(_ id: WorkerID, to state: Worker.State?, now: HearthInstant) {
+    count(workers[id]?.state, by: -1)
+    count(state, by: 1)
+    guard let state else { return workers[id] = nil }
+    if workers[id] == nil { workers[id] = Worker(state: state, idleSince: now) } else { workers[id]!.state = state }
+    if state != .ready { available.removeAll { $0 == id } }
+  }
+
+  private mutating func count(_ state: Worker.State?, by step: Int) {
+    switch state {
+    case .starting: startingCount += step
+    case .ready: readyCount += step
+    case .draining, .stopping, nil: break
+    }
+  }
+}
+
+/// An exponentially weighted mean of durations: recent ones count most.
+struct Estimate: Sendable {
+  /// 0.2: about the last ten samples matter.
+  private static let weight = 0.2
+  private(set) var value: Duration?
+
+  mutating func observe(_ sample: Duration) {
+    guard let value else { return self.value = sample }
+    let mixed = Double(value.nanoseconds) * (1 - Estimate.weight) + Double(sample.nanoseconds) * Estimate.weight
+    self.value = .nanoseconds(Int64(mixed))
+  }
+}
+
+/// What failed starts do to the next ones: pause longer each time, then give the reason to callers at once.
+struct LoadFailures: Sendable {
+  private(set) var count = 0
+  private(set) var reason = ""
+  private(set) var retryAt: HearthInstant?
+
+  var isRemembered: Bool { count >= FunctionSchedule.loadAttemptsMax }
+
+  mutating func record(_ reason: String, now: HearthInstant) {
+    count += 1
+    self.reason = reason
+    let pause =
+      isRemembered
+      ? FunctionSchedule.loadFailureMemory : FunctionSchedule.loadBackoff * Int(1 << (count - 1))
+    retryAt = now.advanced(by: pause)
+  }
+
+  mutating func clear() { self = LoadFailures() }
+
+  func allowsStart(now: HearthInstant) -> Bool { retryAt.map { $0 <= now } ?? true }
+}

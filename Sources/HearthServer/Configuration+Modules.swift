@@ -1,0 +1,37 @@
+import HearthBundle
+import HearthConfiguration
+import HearthHTTP
+import Logging
+import NIOCore
+
+/// The one configuration tree, cut into what each module asks for.
+extension GatewayConfiguration {
+  /// One loop for two cores: the other half is the workers'.
+  var eventLoopCount: Int { eventLoops > 0 ? eventLoops : max(1, System.coreCount / 2) }
+
+  var httpLimits: HTTPLimits {
+    var limits = HTTPLimits()
+    limits.headMax = headMax
+    limits.bodyMax = bodyMax
+    limits.connectionsMax = connectionsMax
+    limits.keys = keys
+    return limits
+  }
+
+  var bundleLimits: BundleLimits {
+    var limits = BundleLimits()
+    limits.filesMax = bundleFilesMax
+    limits.bytesMax = bundleBytesMax
+    limits.ratioMax = bundleRatioMax
+    return limits
+  }
+}
+
+extension Logger {
+  /// For libraries whose info is our debug.
+  var quieter: Logger {
+    var logger = self
+    logger.logLevel = max(logLevel, .warning)
+    return logger
+  }
+}

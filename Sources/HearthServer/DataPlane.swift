@@ -1,0 +1,19 @@
+import HearthDispatch
+import HearthHTTP
+import HearthWorker
+import ServiceLifecycle
+
+/// The data plane as a service: runs until the gateway shuts down, then drains.
+struct DataPlane: Service {
+  let listener: HTTPListener
+  let dispatcher: Dispatcher
+  let host: LocalHost
+
+  func run() async throws {
+    try? await gracefulShutdown()
+    await listener.drain()
+    await dispatcher.shutDown()
+    try await host.shutDown().get()
+    listener.stop()
+  }
+}

@@ -1,0 +1,69 @@
+import HearthAdmin
+import HearthBundle
+import HearthConfiguration
+import HearthCore
+import HearthDispatch
+import HearthHTTP
+import HearthStore
+import HearthWorker
+import Logging
+import NIOCore
+import NIOPosix
+import ServiceLifecycle
+
+/// A whole gateway, put together: what listens, what decides and what runs workers.
+public struct Gateway: Sendable {
+  public static let version = "0.1.0"
+
+  let configuration: GatewayConfiguration
+  let logger: Logger
+
+  public init(_ configuration: GatewayConfiguration) throws {
+    try configuration.validate()
+    self.configuration = configuration
+    var logger = Logger(label: "hearth") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = Logger.Level(rawValue: configuration.logLevel) ?? .info
+    self.logger = logger
+  }
+
+  /// Runs until SIGTERM or SIGINT, or until the task is cancelled. `ready` is told where it listens.
+  public func run(ready: @escaping @Sendable (GatewayAddress) -> Void) async throws {
+    let folder = try DataFolder(configuration.dataFolder)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoopCount)
+    let control = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let clock = SystemClock()
+    let host = try LocalHost(
+      loop: control.next(), runtime: ConfigurationFiles.runtimeFolder(configured: configuration.runtimeFolder),
+      directory: folder.run, logs: folder.logs, logger: logger)
+    let catalog = try BundleCatalog(folder: folder.path, limits: configuration.bundleLimits)
+    let environments = try PythonEnvironments(
+      folder: folder.environments, python: configuration.python, variables: ConfigurationFiles.environment)
+    let dispatcher = Dispatcher(host: host, clock: clock, timers: control.next(), logger: logger)
+    let registry = FunctionRegistry(
+      store: try FunctionStore(path: folder.database),
+      preparer: VersionPreparer(catalog: catalog, environments: environments, host: host, logFolder: folder.logs),
+      dispatcher: dispatcher, logger: logger)
+    await registry.restore()
+    let listener = try await HTTPListener.start(
+      host: configuration.listen.host, port: configuration.listen.port, group: group,
+      limits: configuration.httpLimits, router: dispatcher, clock: clock)
+    let dataAddress = "http://\(HostPort(host: configuration.listen.host, port: listener.address.port ?? 0))"
+    let admin = AdminServer.application(
+      registry: registry, catalog: catalog, host: configuration.admin.host, port: configuration.admin.port,
+      token: try AdminToken.readOrMake(in: folder.path), dataAddress: dataAddress, version: Gateway.version,
+      group: control, logger: logger.quieter
+    ) { port in
+      let address = GatewayAddress(
+        data: dataAddress, admin: "http://\(HostPort(host: configuration.admin.host, port: port))", pid: getpid())
+      try? address.write(to: folder.path)
+      ready(address)
+    }
+    let data = DataPlane(listener: listener, dispatcher: dispatcher, host: host)
+    // Shut down in reverse: the data plane drains before the admin plane, which shows how it goes, stops.
+    let services = ServiceGroup(
+      services: [admin, data], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger.quieter)
+    try await services.run()
+    try await group.shutdownGracefully()
+    try await control.shutdownGracefully()
+  }
+}

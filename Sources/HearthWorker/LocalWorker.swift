@@ -1,0 +1,284 @@
+import Foundation
+import HearthCore
+import HearthWorkerProtocol
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+
+/// One worker process of this machine.
+final class LocalWorker: WorkerHandle, @unchecked Sendable {
+  private enum State {
+    case launching
+    /// The process runs and loads.
+    case starting
+    case ready
+    case gone
+  }
+
+  /// 5 s: an idle worker has nothing to finish, so one that has not ended by then never will.
+  private static let stopGrace = TimeAmount.seconds(5)
+  private static let signalNames: [Int32: String] = [
+    4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM",
+    24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
+  ]
+
+  let id: WorkerID
+  private let plan: WorkerPlan
+  private let directory: String
+  private let loop: any EventLoop
+  private let observer: WorkerObserver
+  private let created = NIODeadline.now()
+
+  // On `loop` only.
+  private(set) var zygote: Zygote?
+  private var state = State.launching
+  private var failure: String?
+  private var stopWanted = false
+  private var goneActions: [() -> Void] = []
+  private var processBegan = NIODeadline.now()
+
+  // From any loop.
+  private let control = NIOLockedValueBox<ControlChannel?>(nil)
+  private let idle = NIOLockedValueBox<[(loop: ObjectIdentifier, connection: UncheckedConnection)]>([])
+
+  /// A connection in the idle list: used on its own loop only.
+  private struct UncheckedConnection: @unchecked Sendable {
+    let connection: WorkerConnection
+  }
+
+  init(
+    _ plan: WorkerPlan, directory: String, loop: any EventLoop, observer: @escaping WorkerObserver
+  ) {
+    id = plan.id
+    self.plan = plan
+    self.directory = directory
+    self.loop = loop
+    self.observer = observer
+  }
+
+  // Starting and ending, on the loop.
+
+  func whenGone(_ action: @escaping () -> Void) {
+    if case .gone = state { action() } else { goneActions.append(action) }
+  }
+
+  func launch(from zygote: Zygote) {
+    guard case .launching = state else { return }
+    let forkable: Bool
+    switch zygote.state {
+    case .starting: preconditionFailure("a launch waits for its zygote")
+    case .ready(let canFork): forkable = canFork
+    case .ended(let reason): return fail(reason)
+    }
+    self.zygote = zygote
+    do {
+      try FileManager.default.createDirectory(atPath: "\(directory)/tmp", withIntermediateDirectories: true)
+      try launch(from: zygote, fork: forkable && plan.forks)
+    } catch {
+      fail((error as? HearthError)?.message ?? "its process could not be started")
+    }
+  }
+
+  private func launch(from zygote: Zygote, fork: Bool) throws {
+    let sockets = try DescriptorPair.sockets()
+    let output = try DescriptorPair.pipe()
+    defer {
+      close(sockets.theirs)
+      close(output.theirs)
+    }
+    LogPipe.open(output.ours, on: loop, log: plan.log, worker: id)
+    try ControlChannel.open(
+      sockets.ours, on: loop, received: { [self] in received($0) }, closed: { [self] in controlClosed() }
+    ).whenSuccess { [self] in control.withLockedValueSet($0) }
+    guard zygote.start(message(fork: fork), descriptors: [sockets.theirs, output.theirs, output.theirs]) else {
+      throw HearthError(.internalError, "its zygote did not answer")
+    }
+  }
+
+  private func message(fork: Bool) -> WorkerLaunch {
+    var handler: String?
+    var command: [String]?
+    switch plan.entry {
+    case .handler(let text): handler = text
+    case .command(let arguments): command = arguments
+    }
+    return WorkerLaunch(
+      worker: id.description, function: plan.function.rawValue, version: plan.version, bundle: plan.bundle,
+      handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
+      environment: plan.variables, config: plan.config, directory: directory, network: plan.network,
+      memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes)
+  }
+
+  /// Ends a launch that never got a process, or whose process is of no use.
+  func fail(_ reason: String) {
+    guard case .launching = state else { return }
+    failure = reason
+    end(description: reason)
+  }
+
+  func processStarted(_ pid: Int32) {
+    guard case .launching = state else { return }
+    state = .starting
+    processBegan = .now()
+    observer(self, .started(pid: pid))
+    if case .command = plan.entry { awaitSocket(attempt: 0) }
+    if stopWanted { kill() }
+  }
+
+  func processExited(status: Int32?, signal: Int32?) {
+    let how =
+      signal.map { "its process was ended by signal \($0)\(LocalWorker.signalNames[$0].map { " (\($0))" } ?? "")" }
+      ?? "its process exited with status \(status ?? -1)"
+    end(description: how)
+  }
+
+  private func end(description: String) {
+    let wasReady: Bool
+    switch state {
+    case .gone: return
+    case .ready: wasReady = true
+    case .launching, .starting: wasReady = false
+    }
+    state = .gone
+    control.withLockedValue { $0 }?.close()
+    try? FileManager.default.removeItem(atPath: directory)
+    observer(self, wasReady ? .exited(description: description) : .failedToStart(reason: failure ?? description))
+    for action in goneActions { action() }
+    goneActions = []
+  }
+
+  private func becomeReady(load: Duration) {
+    guard case .starting = state else { return }
+    state = .ready
+    let total = NIODeadline.now() - created
+    observer(self, .ready(spawn: max(.zero, .nanoseconds(total.nanoseconds) - load), load: load))
+  }
+
+  private func received(_ line: ByteBuffer) {
+    guard let report = try? ControlCodec.decode(WorkerReport.self, from: line) else { return }
+    switch report {
+    case .loading: observer(self, .progressed(fraction: nil, note: nil))
+    case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
+    case .ready(let loadSeconds):
+      // The zygote's word of the start and this one come by different sockets.
+      if case .launching = state { state = .starting }
+      becomeReady(load: .seconds(loadSeconds))
+    case .failed(_, let message, _): failure = message
+    }
+  }
+
+  /// A handler's process is gone or hangs half-dead; its zygote says which. A command closes its end at once.
+  private func controlClosed() {
+    if case .command = plan.entry { return }
+    loop.assumeIsolated().scheduleTask(in: .seconds(1)) { [self] in
+      if case .gone = state { return }
+      zygote?.signal(id, SIGKILL)
+    }
+  }
+
+  // A command's socket.
+
+  private var socketPath: String { "\(directory)/http.sock" }
+
+  /// Tries the socket until something listens: each millisecond at first, then less often.
+  private func awaitSocket(attempt: Int) {
+    guard case .starting = state else { return }
+    if LocalWorker.accepts(socketPath) {
+      return becomeReady(load: .nanoseconds((NIODeadline.now() - processBegan).nanoseconds))
+    }
+    let delay = TimeAmount.milliseconds(min(50, 1 + Int64(attempt) / 4))
+    loop.assumeIsolated().scheduleTask(in: delay) { [self] in awaitSocket(attempt: attempt + 1) }
+  }
+
+  private static func accepts(_ path: String) -> Bool {
+    guard access(path, F_OK) == 0, let address = try? SocketAddress(unixDomainSocketPath: path) else { return false }
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    guard descriptor >= 0 else { return false }
+    defer { close(descriptor) }
+    return address.withSockAddr { Glibc.connect(descriptor, $0, socklen_t($1)) } == 0
+  }
+
+  // Data connections, from any loop.
+
+  func idleConnection(on loop: any EventLoop) -> WorkerConnection? {
+    let key = ObjectIdentifier(loop)
+    let found = idle.withLockedValue { idle -> UncheckedConnection? in
+      while let index = idle.lastIndex(where: { $0.loop == key }) {
+        let entry = idle.remove(at: index).connection
+        if entry.connection.isOpen { return entry }
+      }
+      return nil
+    }
+    return found?.connection
+  }
+
+  func recycle(_ connection: WorkerConnection) {
+    guard connection.isOpen else { return }
+    let key = ObjectIdentifier(connection.eventLoop)
+    let entry = UncheckedConnection(connection: connection)
+    idle.withLockedValue { $0.append((key, entry)) }
+  }
+
+  func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection> {
+    let connection = NIOLoopBoundBox(WorkerConnection(), eventLoop: loop)
+    let bootstrap = ClientBootstrap(group: loop)
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(connection.value)
+        }
+      }
+    let channel: EventLoopFuture<any Channel>
+    switch plan.entry {
+    case .command: channel = bootstrap.connect(unixDomainSocketPath: socketPath)
+    case .handler:
+      do {
+        let sockets = try DescriptorPair.sockets()
+        defer { close(sockets.theirs) }
+        let isSent = control.withLockedValue { $0 }?.send(WorkerCommand.connect, descriptors: [sockets.theirs])
+        guard isSent == true else {
+          close(sockets.ours)
+          return loop.makeFailedFuture(WorkerFailure.unreachable)
+        }
+        channel = bootstrap.withConnectedSocket(sockets.ours)
+      } catch {
+        return loop.makeFailedFuture(error)
+      }
+    }
+    return channel.assumeIsolated().map { _ in connection.value }.nonisolated()
+  }
+
+  func cancel(request: String) {
+    control.withLockedValue { $0 }?.send(WorkerCommand.cancel(request: request))
+  }
+
+  func stop() {
+    loop.execute { [self] in
+      switch state {
+      case .gone: return
+      case .launching: stopWanted = true
+      case .starting: zygote?.signal(id, SIGKILL)
+      case .ready:
+        if case .command = plan.entry {
+          zygote?.signal(id, SIGTERM)
+        } else {
+          control.withLockedValue { $0 }?.send(WorkerCommand.drain)
+        }
+        loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace) { [self] in
+          if case .ready = state { zygote?.signal(id, SIGKILL) }
+        }
+      }
+    }
+  }
+
+  func kill() {
+    loop.execute { [self] in
+      stopWanted = true
+      if case .gone = state { return }
+      zygote?.signal(id, SIGKILL)
+    }
+  }
+}
+
+extension NIOLockedValueBox {
+  func withLockedValueSet(_ value: Value) { withLockedValue { $0 = value } }
+}

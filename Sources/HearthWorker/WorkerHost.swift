@@ -1,0 +1,85 @@
+import HearthCore
+import NIOCore
+
+/// Where workers run: this machine now, other machines later. Starting, stopping and reaching workers goes through
+/// here, and what happens to them comes back as events.
+public protocol WorkerHost: Sendable {
+  /// Starts a worker. `observer` gets its events, on a loop of the host's own, until `exited` or `failedToStart`.
+  func start(_ plan: WorkerPlan, observer: @escaping WorkerObserver) -> any WorkerHandle
+}
+
+/// Takes what happens to a worker.
+public typealias WorkerObserver = @Sendable (any WorkerHandle, WorkerEvent) -> Void
+
+/// What a host is told of a worker to start.
+public struct WorkerPlan: Sendable {
+  public enum Entry: Sendable {
+    case handler(String)
+    case command([String])
+  }
+
+  public var id: WorkerID
+  public var function: FunctionName
+  public var version: String
+  public var bundle: String
+  public var entry: Entry
+  public var environment: PythonEnvironment
+  public var preload: [String]
+  public var forks: Bool
+  public var slots: Int
+  public var variables: [String: String]
+  public var config: String
+  public var network: Bool
+  public var memory: ByteSize?
+  public var temporary: ByteSize
+  public var log: FunctionLog
+
+  public init(
+    id: WorkerID, function: FunctionName, version: String, bundle: String, entry: Entry,
+    environment: PythonEnvironment, preload: [String], forks: Bool, slots: Int, variables: [String: String],
+    config: String, network: Bool, memory: ByteSize?, temporary: ByteSize, log: FunctionLog
+  ) {
+    self.id = id
+    self.function = function
+    self.version = version
+    self.bundle = bundle
+    self.entry = entry
+    self.environment = environment
+    self.preload = preload
+    self.forks = forks
+    self.slots = slots
+    self.variables = variables
+    self.config = config
+    self.network = network
+    self.memory = memory
+    self.temporary = temporary
+    self.log = log
+  }
+}
+
+/// What happens to a worker.
+public enum WorkerEvent: Sendable {
+  case started(pid: Int32)
+  case progressed(fraction: Double?, note: String?)
+  case ready(spawn: Duration, load: Duration)
+  /// It never became ready; `reason` is fit for callers.
+  case failedToStart(reason: String)
+  /// It was ready and its process has ended.
+  case exited(description: String)
+}
+
+/// A worker as the dispatcher holds it.
+public protocol WorkerHandle: AnyObject, Sendable {
+  var id: WorkerID { get }
+  /// An idle data connection on this loop, if there is one. Call on the loop.
+  func idleConnection(on loop: any EventLoop) -> WorkerConnection?
+  /// Opens a further data connection.
+  func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection>
+  /// Gives a connection back for the next request. Call on its loop.
+  func recycle(_ connection: WorkerConnection)
+  /// Raises `Cancelled` in the author's code that serves this request.
+  func cancel(request: String)
+  /// Asks an idle worker to end; it is killed if it has not within five seconds.
+  func stop()
+  func kill()
+}

@@ -1,0 +1,112 @@
+import HearthCore
+
+/// A message on a control socket: one JSON object a line, UTF-8, at most `lengthMax` bytes.
+///
+/// docs/worker-protocol.md describes every message; `runtime/tests/golden` holds one example of each, which the Swift
+/// and the Python tests both read.
+public enum ControlMessage {
+  /// 1 MiB: a traceback or a function's configuration fits many times over.
+  public static let lengthMax = 1 << 20
+}
+
+/// What the gateway tells a zygote.
+public enum ZygoteCommand: Hashable, Sendable {
+  /// Start a worker. Three descriptors travel with it: the worker's control socket, and its log pipe's writing end
+  /// twice over (stdout, stderr).
+  case start(WorkerLaunch)
+  /// Send a signal to a worker's process group, if the worker still runs.
+  case signal(worker: String, number: Int32)
+}
+
+/// What a zygote reports.
+public enum ZygoteReport: Hashable, Sendable {
+  /// The zygote has imported its modules. `threads` counts those left behind by an import; `forkable` is false when
+  /// one of them makes a fork unsafe, and workers are then started afresh. `missing` maps each isolation feature that
+  /// this machine lacks to the reason.
+  case ready(pid: Int32, threads: Int, forkable: Bool, warning: String?, missing: [String: String])
+  /// A preload failed; the zygote ends.
+  case failed(reason: String)
+  case started(worker: String, pid: Int32)
+  /// A worker's process has ended, by exit status or by signal.
+  case exited(worker: String, status: Int32?, signal: Int32?, peakBytes: Int64)
+}
+
+/// What the gateway tells a worker.
+public enum WorkerCommand: Hashable, Sendable {
+  /// One more data connection; its descriptor travels with the message.
+  case connect
+  /// The client of this request has left, or its deadline has passed.
+  case cancel(request: String)
+  /// Finish what is in flight and exit.
+  case drain
+}
+
+/// What a worker reports.
+public enum WorkerReport: Hashable, Sendable {
+  /// The process runs and has begun to load the function.
+  case loading
+  /// The load goes on; `fraction` is from 0 to 1 where the function knows it.
+  case progress(fraction: Double?, note: String?)
+  /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code.
+  case ready(loadSeconds: Double)
+  /// The load failed. `message` is for callers, `traceback` for the function's log.
+  case failed(type: String, message: String, traceback: String)
+}
+
+/// Everything a zygote needs to know to start one worker.
+public struct WorkerLaunch: Codable, Hashable, Sendable {
+  public var worker: String
+  public var function: String
+  public var version: String
+  /// The unpacked bundle, read-only.
+  public var bundle: String
+  /// `handler.py:ClassName`, or nil for a `command`.
+  public var handler: String?
+  /// The program and its arguments, or nil for a `handler`.
+  public var command: [String]?
+  /// The interpreter that runs a handler when it is not forked from the zygote.
+  public var python: String?
+  /// Whether the worker is forked from the zygote as it is, or starts a fresh interpreter.
+  public var fork: Bool
+  /// Requests taken at a time.
+  public var slots: Int
+  public var environment: [String: String]
+  /// The author's `config`, as JSON text.
+  public var config: String
+  /// A private folder on the gateway's side in which a `command` creates its socket.
+  public var directory: String
+  public var network: Bool
+  /// Most bytes of private memory; nil is no limit.
+  public var memoryBytes: Int64?
+  /// Size of the private temporary folder.
+  public var temporaryBytes: Int64
+
+  public init(
+    worker: String, function: String, version: String, bundle: String, handler: String?, command: [String]?,
+    python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
+    network: Bool, memoryBytes: Int64?, temporaryBytes: Int64
+  ) {
+    self.worker = worker
+    self.function = function
+    self.version = version
+    self.bundle = bundle
+    self.handler = handler
+    self.command = command
+    self.python = python
+    self.fork = fork
+    self.slots = slots
+    self.environment = environment
+    self.config = config
+    self.directory = directory
+    self.network = network
+    self.memoryBytes = memoryBytes
+    self.temporaryBytes = temporaryBytes
+  }
+
+  enum CodingKeys: String, CodingKey {
+    case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
+    case network
+    case memoryBytes = "memory_bytes"
+    case temporaryBytes = "temporary_bytes"
+  }
+}

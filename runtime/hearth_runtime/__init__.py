@@ -1,0 +1,16 @@
+"""What an author of a Hearth function may import: `Context`, `Response`, `Upload` and `Cancelled`.
+
+A function is a class with `load(self, context)` (or `__init__(self, context)`) and `predict(self, input, context)`:
+
+    class Model:
+        def load(self, context):
+            self.greeting = context.config.get("greeting", "hello")
+
+        def predict(self, input, context):
+            return {"answer": f"{self.greeting}, {input['name']}"}
+"""
+
+from hearth_runtime.context import Cancelled, Context
+from hearth_runtime.payload import Response, Upload
+
+__all__ = ["Cancelled", "Context", "Response", "Upload"]

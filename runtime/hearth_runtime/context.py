@@ -1,0 +1,99 @@
+"""What a function sees of its surroundings and of the request it serves."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Cancelled(BaseException):
+    """Raised inside `predict` when the client has left or the deadline has passed.
+
+    A BaseException, so that `except Exception` in a function does not swallow it. Clean up and let it go on.
+    """
+
+
+class Context:
+    """Given to `load` (once) and to `predict` (a fresh one for each request).
+
+    Attributes:
+        bundle: the bundle's folder, read-only.
+        config: the mapping under `config:` in function.yaml.
+        logger: writes to the function's log, with the request's id.
+        request_id: the id the client got as Hearth-Request-Id; empty in `load`.
+        method, path, query: of the request below the function's root; path starts with "/".
+        headers: the request's fields by lower-case name.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_deadline",
+        "_report",
+        "bundle",
+        "config",
+        "headers",
+        "logger",
+        "method",
+        "path",
+        "query",
+        "request_id",
+    )
+
+    def __init__(
+        self, bundle: Path, config: dict[str, Any], report: Callable[[float | None, str | None], None]
+    ) -> None:
+        self.bundle = bundle
+        self.config = config
+        self.logger = logging.getLogger("function")
+        self.request_id = ""
+        self.method = ""
+        self.path = ""
+        self.query = ""
+        self.headers: dict[str, str] = {}
+        self._report = report
+        self._deadline: float | None = None
+        self._cancelled = threading.Event()
+
+    def for_request(self, method: str, target: str, headers: dict[str, str]) -> "Context":
+        """A context for one request, sharing bundle, config and logger."""
+        context = Context(self.bundle, self.config, self._report)
+        context.method = method
+        context.path, _, context.query = target.partition("?")
+        context.headers = headers
+        context.request_id = headers.get("hearth-request-id", "")
+        remaining = headers.get("hearth-timeout-ms")
+        if remaining is not None:
+            context._deadline = time.monotonic() + int(remaining) / 1000
+        return context
+
+    @property
+    def deadline(self) -> float | None:
+        """When the request must be answered, on `time.monotonic()`; None when there is no limit."""
+        return self._deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Marks the request as cancelled; called by the runtime."""
+        self._cancelled.set()
+
+    def progress(self, fraction: float | None = None, note: str | None = None) -> None:
+        """Tells the gateway that a load goes on, so that it is not taken for stalled.
+
+        Args:
+            fraction: from 0 to 1, where known.
+            note: a few words for people.
+        """
+        self._report(fraction, note)
+
+
+def config_of(text: str) -> dict[str, Any]:
+    """The author's config from its JSON text."""
+    value = json.loads(text)
+    return value if isinstance(value, dict) else {}

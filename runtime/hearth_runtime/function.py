@@ -1,0 +1,133 @@
+"""The author's class: found, loaded, called."""
+
+import asyncio
+import importlib.util
+import inspect
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from hearth_runtime.context import Context, config_of
+from hearth_runtime.control import ControlSocket
+
+#: 2,000 characters: more of an exception's text than anyone reads in an answer.
+MESSAGE_MAX = 2000
+
+
+class Function:
+    """One function of one bundle in this process."""
+
+    def __init__(self, launch: dict[str, Any], control: ControlSocket) -> None:
+        self._bundle = Path(launch["bundle"])
+        self._handler: str = launch["handler"]
+        self._hidden = _hidden_paths(launch)
+        self._control = control
+        self._loops = threading.local()
+        self.context = Context(self._bundle, config_of(launch["config"]), self._progress)
+        self._predict: Any = None
+        self._is_async = False
+
+    def load(self) -> bool:
+        """Imports the class and loads it; reports ready or failed, and returns which."""
+        began = time.monotonic()
+        try:
+            self._load()
+        except BaseException as error:
+            self._control.send(
+                {
+                    "type": "failed",
+                    "error_type": type(error).__name__,
+                    "message": self.describe(error),
+                    "traceback": traceback.format_exc(),
+                }
+            )
+            traceback.print_exc()
+            return False
+        self._control.send({"type": "ready", "load_seconds": round(time.monotonic() - began, 6)})
+        return True
+
+    def _load(self) -> None:
+        file_name, _, class_name = self._handler.partition(":")
+        # Modules beside the handler are importable; the bundle comes before installed packages.
+        sys.path.insert(0, str((self._bundle / file_name).parent))
+        spec = importlib.util.spec_from_file_location("handler", self._bundle / file_name)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file_name} cannot be imported")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["handler"] = module
+        spec.loader.exec_module(module)
+        author_class = getattr(module, class_name, None)
+        if not inspect.isclass(author_class):
+            raise AttributeError(f"{file_name} has no class named {class_name}")
+        takes_context = len(inspect.signature(author_class).parameters) > 0
+        instance = author_class(self.context) if takes_context else author_class()
+        load = getattr(instance, "load", None)
+        if load is not None:
+            load(self.context)
+        self._predict = getattr(instance, "predict", None)
+        if not callable(self._predict):
+            raise AttributeError(f"{class_name} has no method predict(self, input, context)")
+        self._is_async = inspect.iscoroutinefunction(self._predict)
+
+    def predict(self, value: Any, context: Context) -> Any:
+        """Calls the author's predict; an asynchronous one runs on this thread's event loop."""
+        result = self._predict(value, context)
+        return self._loop().run_until_complete(result) if self._is_async else result
+
+    def chunks(self, body: Iterator[Any] | AsyncIterator[Any]) -> Iterator[Any]:
+        """The chunks of a streamed result, whether it is asynchronous or not."""
+        if isinstance(body, AsyncIterator):
+            return self._drain(body)
+        return body
+
+    def _drain(self, body: AsyncIterator[Any]) -> Iterator[Any]:
+        loop = self._loop()
+        try:
+            while True:
+                try:
+                    yield loop.run_until_complete(anext(body))
+                except StopAsyncIteration:
+                    return
+        finally:
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                loop.run_until_complete(close())
+
+    def describe(self, error: BaseException) -> str:
+        """Type and text of an exception for callers, without paths of this machine."""
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        for path, name in self._hidden:
+            text = text.replace(path, name)
+        return text[:MESSAGE_MAX]
+
+    def _progress(self, fraction: float | None, note: str | None) -> None:
+        message: dict[str, Any] = {"type": "progress"}
+        if fraction is not None:
+            message["fraction"] = min(1.0, max(0.0, float(fraction)))
+        if note is not None:
+            message["note"] = str(note)[:200]
+        self._control.send(message)
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop | None = getattr(self._loops, "loop", None)
+        if loop is None:
+            loop = self._loops.loop = asyncio.new_event_loop()
+        return loop
+
+
+def _hidden_paths(launch: dict[str, Any]) -> list[tuple[str, str]]:
+    runtime = str(Path(__file__).resolve().parent)
+    pairs = [
+        (launch["directory"] + "/tmp", "<temporary>"),
+        (launch["directory"], "<worker>"),
+        (launch["bundle"], "<bundle>"),
+        (runtime, "<runtime>"),
+        (sys.prefix, "<python>"),
+        (sys.base_prefix, "<python>"),
+    ]
+    # The longest first: one folder may lie in another.
+    return sorted(pairs, key=lambda pair: -len(pair[0]))
