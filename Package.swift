@@ -98,12 +98,6 @@ let package = Package(
     tests("HearthSchedulerTests", ["HearthCore", "HearthScheduler", "HearthTestSupport"]),
     tests("HearthHTTP1Tests", ["HearthCore", "HearthHTTP1", nioCore]),
     tests("HearthWorkerProtocolTests", ["HearthCore", "HearthWorkerProtocol", nioCore]),
-    tests(
-      "HearthLiveTests",
-      [
-        "HearthCore", "HearthConfiguration", "HearthBundle", "HearthTransfer", "HearthServer", "HearthTestSupport",
-        logging,
-      ]),
-    tests("HearthTidyTests", []),
+    tests("HearthTidyTests", ["HearthCore", "HearthConfiguration"]),
   ]
 )

@@ -57,7 +57,8 @@ enum AdminFailure {
     switch response.status {
     case .notFound, .methodNotAllowed:
       let call = request.map { "\($0.method.rawValue) \($0.uri.path.printable(limit: 120))" } ?? "this call"
-      return HearthError(.adminRouteNotFound, "The admin API has no \(call).", hint: "docs/admin-api.md lists the calls.")
+      return HearthError(
+        .adminRouteNotFound, "The admin API has no \(call).", hint: "docs/admin-api.md lists the calls.")
     default:
       return HearthError(.adminRequestInvalid, "The call is not valid.", cause: String(describing: error))
     }

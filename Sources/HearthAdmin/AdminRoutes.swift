@@ -196,7 +196,8 @@ struct AdminRoutes {
     do {
       return try JSONDecoder().decode(Value.self, from: Data(buffer: body))
     } catch {
-      throw HearthError(.adminRequestInvalid, "The call's body is not the JSON it should be.", hint: "docs/admin-api.md shows it.")
+      throw HearthError(
+        .adminRequestInvalid, "The call's body is not the JSON it should be.", hint: "docs/admin-api.md shows it.")
     }
   }
 }

@@ -18,7 +18,9 @@ public enum BundleArchive {
     var packed: Int64 = 0
     func put(_ bytes: UnsafeRawBufferPointer, isLast: Bool = false) throws {
       try encoder.encode(bytes, isLast: isLast) { output in
-        guard fwrite(output.baseAddress, 1, output.count, file) == output.count else { throw unusable(path, "be written") }
+        guard fwrite(output.baseAddress, 1, output.count, file) == output.count else {
+          throw unusable(path, "be written")
+        }
       }
       packed += Int64(bytes.count)
       progress(packed)

@@ -160,7 +160,8 @@ final class BundleUnpacker {
     }
     // "x": the path set has no duplicates, so an existing file would be a defect.
     guard let file = fopen(path, "wxe") else {
-      throw HearthError(.internalError, "A file of the bundle could not be stored.", cause: String(cString: strerror(errno)))
+      throw HearthError(
+        .internalError, "A file of the bundle could not be stored.", cause: String(cString: strerror(errno)))
     }
     self.file = file
     hash = SHA256()

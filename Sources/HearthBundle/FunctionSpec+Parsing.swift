@@ -97,7 +97,10 @@ extension FunctionSpec {
     }
     let size = "a size such as 512MiB"
     resources.memory = try section.value("memory", expected: size) { ByteSize($0) }
-    resources.gpu = try section.value("gpu", expected: "a whole number from 0 to 64") { Int($0).flatMap { (0...64).contains($0) ? $0 : nil } } ?? 0
+    resources.gpu =
+      try section.value("gpu", expected: "a whole number from 0 to 64") {
+        Int($0).flatMap { (0...64).contains($0) ? $0 : nil }
+      } ?? 0
     resources.gpuMemory = try section.value("gpu-memory", expected: size) { ByteSize($0) }
     resources.temporary = try section.value("temporary", expected: size) { ByteSize($0) } ?? resources.temporary
     try section.finish()

@@ -6,7 +6,8 @@ enum TarWriter {
     if fits { return block(path: path, mode: isExecutable ? 0o755 : 0o644, size: size, kind: "0") }
     let records = record("path", path) + record("size", String(size))
     return block(path: "pax", mode: 0o644, size: Int64(records.count), kind: "x") + records + padding(records.count)
-      + block(path: String(decoding: path.utf8.prefix(90), as: UTF8.self), mode: isExecutable ? 0o755 : 0o644,
+      + block(
+        path: String(decoding: path.utf8.prefix(90), as: UTF8.self), mode: isExecutable ? 0o755 : 0o644,
         size: min(size, 0o77777777777), kind: "0")
   }
 
@@ -28,7 +29,9 @@ enum TarWriter {
 
   private static func block(path: String, mode: Int, size: Int64, kind: Character) -> [UInt8] {
     var block = [UInt8](repeating: 0, count: TarReader.blockSize)
-    func put(_ text: String, at offset: Int) { block.replaceSubrange(offset..<(offset + text.utf8.count), with: text.utf8) }
+    func put(_ text: String, at offset: Int) {
+      block.replaceSubrange(offset..<(offset + text.utf8.count), with: text.utf8)
+    }
     func octal(_ value: Int64, width: Int) -> String {
       let digits = String(value, radix: 8)
       return String(repeating: "0", count: max(0, width - digits.count)) + digits

@@ -31,7 +31,8 @@ final class ZstandardDecoder {
       guard ZSTD_isError(result) == 0 else {
         throw HearthError(
           .archiveCorrupt, "The archive is not valid Zstandard data.",
-          hint: "Pack it with 'hearth bundle pack', or with tar and zstd.", cause: String(cString: ZSTD_getErrorName(result)))
+          hint: "Pack it with 'hearth bundle pack', or with tar and zstd.",
+          cause: String(cString: ZSTD_getErrorName(result)))
       }
       isAtFrameEnd = result == 0
       isOutputFull = out.pos == out.size

@@ -76,7 +76,8 @@ struct AdminClient {
       return try decoder.decode(Value.self, from: Data(bytes))
     } catch {
       throw HearthError(
-        .internalError, "The gateway's answer was not understood.", hint: "Do 'hearth' and the gateway have the same version?",
+        .internalError, "The gateway's answer was not understood.",
+        hint: "Do 'hearth' and the gateway have the same version?",
         cause: String(describing: error))
     }
   }

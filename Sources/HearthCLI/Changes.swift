@@ -98,23 +98,25 @@ struct Logs: ParsableCommand {
     let asJSON = gateway.json
     let path = "/v1/functions/\(try FunctionName(name))/logs?lines=\(lines)&follow=\(follow)"
     var pending: [UInt8] = []
-    _ = try gateway.client().call("GET", path, accept: "text/plain", stall: nil, receive: { bytes in
-      guard asJSON else {
-        FileHandle.standardOutput.write(Data(bytes))
+    _ = try gateway.client().call(
+      "GET", path, accept: "text/plain", stall: nil,
+      receive: { bytes in
+        guard asJSON else {
+          FileHandle.standardOutput.write(Data(bytes))
+          return true
+        }
+        pending.append(contentsOf: bytes)
+        while let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
+          let parts = String(decoding: pending[..<end], as: UTF8.self)
+            .split(separator: " ", maxSplits: 3, omittingEmptySubsequences: false).map(String.init)
+          pending.removeFirst(end + 1)
+          guard parts.count == 4 else { continue }
+          let line = Line(time: parts[0], worker: parts[1], request: parts[2], text: parts[3])
+          let encoder = JSONEncoder()
+          encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+          if let data = try? encoder.encode(line) { FileHandle.standardOutput.write(data + Data("\n".utf8)) }
+        }
         return true
-      }
-      pending.append(contentsOf: bytes)
-      while let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
-        let parts = String(decoding: pending[..<end], as: UTF8.self)
-          .split(separator: " ", maxSplits: 3, omittingEmptySubsequences: false).map(String.init)
-        pending.removeFirst(end + 1)
-        guard parts.count == 4 else { continue }
-        let line = Line(time: parts[0], worker: parts[1], request: parts[2], text: parts[3])
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        if let data = try? encoder.encode(line) { FileHandle.standardOutput.write(data + Data("\n".utf8)) }
-      }
-      return true
-    })
+      })
   }
 }

@@ -86,14 +86,14 @@ struct Deploy: ParsableCommand {
       "PUT", "/v1/functions/\(name)", body: .bytes(Array("{\"digest\":\"\(digest)\"}".utf8)),
       accept: "application/x-ndjson", stall: nil,
       receive: { bytes in
-      pending.append(contentsOf: bytes)
-      while let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
-        last = try? JSONDecoder().decode(Line.self, from: Data(pending[..<end]))
-        pending.removeFirst(end + 1)
-        if let step = last?.progress { Terminal.status(step) }
-      }
-      return true
-    })
+        pending.append(contentsOf: bytes)
+        while let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
+          last = try? JSONDecoder().decode(Line.self, from: Data(pending[..<end]))
+          pending.removeFirst(end + 1)
+          if let step = last?.progress { Terminal.status(step) }
+        }
+        return true
+      })
     Terminal.clearStatus()
     if let error = last?.error { throw GatewayError.error(error) }
     guard let outcome = last?.result else {

@@ -63,7 +63,9 @@ struct List: ParsableCommand {
     guard !rows.isEmpty else { return print("No function is deployed.") }
     Terminal.table(
       [["NAME", "VERSION", "STATE", "WORKERS", "IN FLIGHT", "QUEUED"]]
-        + rows.map { ["\($0.name)", "\($0.number) (\($0.version))", $0.state, "\($0.workers)", "\($0.inFlight)", "\($0.queued)"] })
+        + rows.map {
+          ["\($0.name)", "\($0.number) (\($0.version))", $0.state, "\($0.workers)", "\($0.inFlight)", "\($0.queued)"]
+        })
   }
 }
 

@@ -61,7 +61,8 @@ public struct GatewayAddress: Codable, Sendable {
   public func write(to dataFolder: String) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    try encoder.encode(self).write(to: URL(fileURLWithPath: "\(dataFolder)/\(GatewayAddress.fileName)"), options: .atomic)
+    try encoder.encode(self).write(
+      to: URL(fileURLWithPath: "\(dataFolder)/\(GatewayAddress.fileName)"), options: .atomic)
   }
 
   /// Reads what a gateway left. Throws `gateway_unreachable` when there is none.

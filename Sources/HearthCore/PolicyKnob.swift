@@ -28,7 +28,8 @@ public struct PolicyKnob: Sendable {
   public static let all: [PolicyKnob] = [
     count("min-workers", \.workersMin, 0...10_000, "workers kept even when nobody calls; 0 allows scale to zero"),
     count("max-workers", \.workersMax, 1...10_000, "most workers at once"),
-    count("buffer-workers", \.bufferWorkers, 0...10_000, "idle workers kept above those in use while the function runs"),
+    count(
+      "buffer-workers", \.bufferWorkers, 0...10_000, "idle workers kept above those in use while the function runs"),
     count(
       "max-concurrency", \.concurrencyMax, 1...1_000, "requests one worker takes at a time", isLive: false),
     count("max-queue-length", \.queueLengthMax, 0...1_000_000, "requests that may wait; the next gets 503"),

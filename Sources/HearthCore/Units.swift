@@ -47,12 +47,14 @@ public struct ByteSize: Hashable, Sendable, Comparable, CustomStringConvertible 
 
   public init(bytes: Int64) { self.bytes = bytes }
 
-  /// Reads a number with a binary unit (`512MiB`), a decimal one (`5GB`), or none (bytes). Nil when the text is not one.
+  /// Reads a number with a binary unit (`512MiB`), a decimal one (`5GB`), or none (bytes). Nil when it is not one.
   public init?(_ text: String) {
     let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
     let suffix = text.dropFirst(number.count)
     guard let value = Double(number) else { return nil }
-    guard let unit = suffix.isEmpty ? 1 : ByteSize.units.first(where: { $0.suffix == suffix })?.bytes else { return nil }
+    guard let unit = suffix.isEmpty ? 1 : ByteSize.units.first(where: { $0.suffix == suffix })?.bytes else {
+      return nil
+    }
     guard value * Double(unit) <= Double(Int64.max / 2) else { return nil }
     bytes = Int64(value * Double(unit))
   }

@@ -62,7 +62,8 @@ public final class Dispatcher: FunctionRouter {
     switch rejection {
     case .queueFull(let length, let retryAfter):
       HearthError(
-        .queueFull, "\(length) requests wait for '\(name)' already.", hint: "Try again later, or raise max-queue-length.",
+        .queueFull, "\(length) requests wait for '\(name)' already.",
+        hint: "Try again later, or raise max-queue-length.",
         retryAfter: retryAfter)
     case .coldStartTimeout(let timeout):
       HearthError(

@@ -253,7 +253,8 @@ enum FunctionPath {
 
   static func split(_ target: String) throws -> (name: Substring, target: String) {
     guard target.hasPrefix(prefix) else {
-      throw HearthError(.routeNotFound, "There is nothing at this path.", hint: "Call a function: POST /functions/NAME.")
+      throw HearthError(
+        .routeNotFound, "There is nothing at this path.", hint: "Call a function: POST /functions/NAME.")
     }
     let rest = target.dropFirst(prefix.count)
     guard let end = rest.firstIndex(where: { $0 == "/" || $0 == "?" }) else { return (rest, "/") }

@@ -163,7 +163,11 @@ final class HTTPExchange: ClientExchange {
     if status == 401 { text += "www-authenticate: Bearer\r\n" }
     if let retryAfter = error.retryAfter { text += "retry-after: \(max(1, Int(retryAfter.seconds.rounded(.up))))\r\n" }
     text += connection.services.dateField
-    if !keepsAlive { text += "connection: close\r\n" } else if !request.isHTTP11 { text += "connection: keep-alive\r\n" }
+    if !keepsAlive {
+      text += "connection: close\r\n"
+    } else if !request.isHTTP11 {
+      text += "connection: keep-alive\r\n"
+    }
     text += "\r\n"
     if request.method != "HEAD" { text += body }
     send(ByteBuffer(string: text))

@@ -100,7 +100,8 @@ private final class OverloadHandler: ChannelInboundHandler {
   func channelActive(context: ChannelHandlerContext) {
     let error = HearthError(.connectionsExhausted, "The gateway has no connection left.", hint: "Try again later.")
     let body = ErrorEnvelope.json(error, request: "", source: .gateway)
-    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
+    let head =
+      "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
       + "content-length: \(body.utf8.count)\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
     let channel = context.channel
     channel.writeAndFlush(ByteBuffer(string: head + body)).whenComplete { _ in channel.close(promise: nil) }

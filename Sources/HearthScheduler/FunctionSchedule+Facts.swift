@@ -32,12 +32,13 @@ extension FunctionSchedule {
     return takeActions()
   }
 
-  /// No byte of the invocation reached the worker: it goes back to the head of the queue.
+  /// No byte of the invocation reached the worker: it goes back to the head of the queue. The worker, which takes no
+  /// bytes, gets nothing more; the shell ends it.
   public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
     _ = release(id, from: worker, now: now)
+    if workers[worker] != nil { transition(worker, to: .stopping, now: now) }
     guard !isRetired else { return [.reject(id, .retired)] }
     queue.prepend(Waiting(id: id, arrival: now, isReturned: true))
-    settle(worker, now: now)
     recover(now: now)
     return takeActions()
   }

@@ -151,9 +151,12 @@ public struct FunctionSchedule: Sendable {
   mutating func transition(_ id: WorkerID, to state: Worker.State?, now: HearthInstant) {
     count(workers[id]?.state, by: -1)
     count(state, by: 1)
-    guard let state else { return workers[id] = nil }
-    if workers[id] == nil { workers[id] = Worker(state: state, idleSince: now) } else { workers[id]!.state = state }
     if state != .ready { available.removeAll { $0 == id } }
+    guard let state else {
+      workers[id] = nil
+      return
+    }
+    if workers[id] == nil { workers[id] = Worker(state: state, idleSince: now) } else { workers[id]!.state = state }
   }
 
   private mutating func count(_ state: Worker.State?, by step: Int) {
@@ -172,7 +175,10 @@ struct Estimate: Sendable {
   private(set) var value: Duration?
 
   mutating func observe(_ sample: Duration) {
-    guard let value else { return self.value = sample }
+    guard let value else {
+      self.value = sample
+      return
+    }
     let mixed = Double(value.nanoseconds) * (1 - Estimate.weight) + Double(sample.nanoseconds) * Estimate.weight
     self.value = .nanoseconds(Int64(mixed))
   }

@@ -59,7 +59,8 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   public func retainZygotes(_ needed: [(environment: PythonEnvironment, preload: [String])]) {
     let keys = Set(needed.map { Zygote.Key(environment: $0.environment, preload: $0.preload) })
     loop.execute { [self] in
-      for (key, zygote) in zygotes where !keys.contains(key) && !workers.values.contains(where: { $0.zygote === zygote }) {
+      for (key, zygote) in zygotes
+      where !keys.contains(key) && !workers.values.contains(where: { $0.zygote === zygote }) {
         zygote.end()
       }
     }

@@ -1,0 +1,280 @@
+import Foundation
+import HearthCore
+import HearthScheduler
+import HearthTestSupport
+import Testing
+
+@Suite("Schedules under random traffic and failures")
+struct ScheduleSimulationTests {
+  /// A hundred thousand events in the short form; ten million in the soak.
+  private static let runs: UInt64 = ProcessInfo.processInfo.environment["HEARTH_SOAK"] == nil ? 60 : 6_000
+  private static let eventsPerRun = 2_000
+
+  @Test("Every request ends once, and no bound is broken, whatever happens")
+  func invariants() throws {
+    // One failing seed is repeated with: HEARTH_SEED=<seed> swift test --filter ScheduleSimulation
+    let environment = ProcessInfo.processInfo.environment
+    let seeds = environment["HEARTH_SEED"].flatMap { UInt64($0) }.map { $0...$0 } ?? 1...ScheduleSimulationTests.runs
+    var events = 0
+    for seed in seeds {
+      var world = SimulatedWorld(seed: seed)
+      events += world.run(events: ScheduleSimulationTests.eventsPerRun)
+      let problems = world.problems.prefix(3).joined(separator: "; ")
+      try #require(
+        world.problems.isEmpty,
+        "seed \(seed): \(problems). Repeat: HEARTH_SEED=\(seed) swift test --filter ScheduleSimulation")
+    }
+    if environment["HEARTH_SEED"] == nil {
+      #expect(events >= 100_000, "the simulation must be long enough to mean something")
+    }
+  }
+
+  @Test("The simulation notices a broken rule")
+  func noticesFaults() {
+    var world = SimulatedWorld(seed: 1)
+    world.faultyEveryThirdEnd = true
+    _ = world.run(events: ScheduleSimulationTests.eventsPerRun)
+    #expect(!world.problems.isEmpty)
+  }
+}
+
+/// A function's surroundings in virtual time: clients, processes and timers that do whatever the seed says.
+private struct SimulatedWorld {
+  enum Event {
+    case arrival
+    case finish(InvocationID, WorkerID)
+    case abandon(InvocationID)
+    /// The worker lives but takes no byte of the request.
+    case returned(InvocationID, WorkerID)
+    /// The worker was gone before a byte of the request was written.
+    case unreachable(InvocationID, WorkerID)
+    case ready(WorkerID)
+    case startFailed(WorkerID)
+    case crash(WorkerID)
+    case exit(WorkerID)
+    case wake
+    case policy
+  }
+
+  struct Process {
+    var isReady = false
+    var isStopping = false
+    var running: Set<InvocationID> = []
+  }
+
+  private var random: SeededGenerator
+  private var schedule: FunctionSchedule
+  private var policy = FunctionPolicy()
+  private var now = HearthInstant(nanoseconds: 0)
+  private var agenda: [(at: HearthInstant, event: Event)] = []
+  private var processes: [WorkerID: Process] = [:]
+  private var waiting: Set<InvocationID> = []
+  private var ended: Set<InvocationID> = []
+  private var arrived = 0
+  private let failureRate: Double
+  private let crashRate: Double
+  private let load: Int64
+  private(set) var problems: [String] = []
+  /// Plants a fault: every third end of a request is not reported to the schedule.
+  var faultyEveryThirdEnd = false
+
+  init(seed: UInt64) {
+    var random = SeededGenerator(seed: seed)
+    policy.workersMax = Int.random(in: 1...8, using: &random)
+    policy.workersMin = random.chance(0.3) ? Int.random(in: 0...policy.workersMax, using: &random) : 0
+    policy.bufferWorkers = random.chance(0.3) ? Int.random(in: 0...2, using: &random) : 0
+    policy.concurrencyMax = random.chance(0.4) ? Int.random(in: 2...4, using: &random) : 1
+    policy.queueLengthMax = Int.random(in: 0...40, using: &random)
+    policy.keepAlive = .fixed(.milliseconds(Int.random(in: 0...5_000, using: &random)))
+    policy.coldStartTimeout = .milliseconds(Int.random(in: 200...20_000, using: &random))
+    policy.loadStallTimeout = .milliseconds(Int.random(in: 100...3_000, using: &random))
+    policy.drainTimeout = .milliseconds(Int.random(in: 10...3_000, using: &random))
+    failureRate = random.chance(0.4) ? 0.3 : 0
+    crashRate = random.chance(0.4) ? 0.05 : 0
+    load = Int64.random(in: 1...400, using: &random)
+    schedule = FunctionSchedule(policy: policy, startMode: random.chance(0.5) ? .fork : .spawn)
+    self.random = random
+  }
+
+  /// Runs that many events of traffic, then lets everything come to rest. Returns how many events there were.
+  mutating func run(events: Int) -> Int {
+    take(schedule.activated(workers: 0, now: now))
+    add(.arrival, in: 0)
+    var count = 0
+    while count < events, step() { count += 1 }
+    return count + comeToRest()
+  }
+
+  private mutating func comeToRest() -> Int {
+    agenda.removeAll { if case .arrival = $0.event { true } else { false } }
+    var idle = policy
+    idle.workersMin = 0
+    policy = idle
+    take(schedule.policyChanged(idle, now: now))
+    var count = 0
+    // A failed load is remembered for fifteen minutes; an hour is long enough for anything.
+    let end = now.advanced(by: .seconds(3_600))
+    while count < 100_000, let next = agenda.last?.at, next <= end, step() { count += 1 }
+    if !faultyEveryThirdEnd {
+      check(waiting.isEmpty, "\(waiting.count) requests still wait at rest")
+      check(processes.values.allSatisfy(\.running.isEmpty), "requests still run at rest")
+      check(ended.count == arrived, "\(arrived) requests arrived and \(ended.count) ended")
+    }
+    check(schedule.queueLength == 0, "the queue is not empty at rest")
+    check(schedule.invocationsInFlight == 0, "\(schedule.invocationsInFlight) requests in flight at rest")
+    check(processes.isEmpty, "\(processes.count) workers left: an idle function with min-workers 0 must reach zero")
+    return count
+  }
+
+  private mutating func step() -> Bool {
+    guard let entry = agenda.popLast() else { return false }
+    now = max(now, entry.at)
+    perform(entry.event)
+    checkBounds()
+    return true
+  }
+
+  private mutating func perform(_ event: Event) {
+    switch event {
+    case .arrival: arrive()
+    case .finish(let id, let worker): finish(id, worker)
+    case .abandon(let id):
+      guard waiting.remove(id) != nil else { return }
+      end(id)
+      take(schedule.invocationAbandoned(id, now: now))
+    case .returned(let id, let worker):
+      guard processes[worker]?.running.remove(id) != nil else { return }
+      waiting.insert(id)
+      take(schedule.invocationReturned(id, from: worker, now: now))
+      crash(worker)
+    case .unreachable(let id, let worker):
+      waiting.insert(id)
+      take(schedule.invocationReturned(id, from: worker, now: now))
+    case .ready(let worker):
+      guard processes[worker]?.isStopping == false, processes[worker]?.isReady == false else { return }
+      processes[worker]!.isReady = true
+      take(schedule.workerBecameReady(worker, now: now))
+    case .startFailed(let worker):
+      guard processes[worker]?.isReady == false else { return }
+      processes[worker] = nil
+      take(schedule.workerFailedToStart(worker, reason: "simulated", now: now))
+    case .crash(let worker): crash(worker)
+    case .exit(let worker):
+      guard let process = processes[worker] else { return }
+      if process.isReady || process.isStopping { crash(worker) } else { perform(.startFailed(worker)) }
+    case .wake: take(schedule.timeReached(now: now))
+    case .policy:
+      policy.workersMax = Int.random(in: max(1, policy.workersMin)...8, using: &random)
+      take(schedule.policyChanged(policy, now: now))
+    }
+  }
+
+  private mutating func arrive() {
+    arrived += 1
+    let id = InvocationID(UInt64(arrived))
+    waiting.insert(id)
+    if random.chance(0.05) { add(.abandon(id), in: Int64.random(in: 0...300, using: &random)) }
+    if random.chance(0.01) { add(.policy, in: 0) }
+    let burst = random.chance(0.1)
+    add(.arrival, in: burst ? 0 : Int64.random(in: 0...2 * load, using: &random))
+    take(schedule.invocationArrived(id, now: now))
+  }
+
+  private mutating func finish(_ id: InvocationID, _ worker: WorkerID) {
+    guard processes[worker]?.running.remove(id) != nil else { return }
+    end(id)
+    if faultyEveryThirdEnd, id.rawValue % 3 == 0 { return }
+    take(schedule.invocationFinished(id, on: worker, now: now))
+  }
+
+  /// A process ends: what ran on it is reported before or after its end, as connections and zygotes race.
+  private mutating func crash(_ worker: WorkerID) {
+    guard let process = processes.removeValue(forKey: worker) else { return }
+    let exitFirst = random.chance(0.5)
+    if exitFirst { take(schedule.workerExited(worker, now: now)) }
+    for id in process.running.sorted(by: { $0.rawValue < $1.rawValue }) {
+      end(id)
+      take(schedule.invocationFinished(id, on: worker, now: now))
+    }
+    if !exitFirst { take(schedule.workerExited(worker, now: now)) }
+  }
+
+  private mutating func take(_ actions: [FunctionSchedule.Action]) {
+    for action in actions {
+      switch action {
+      case .run(let id, let worker, _): run(id, worker)
+      case .reject(let id, _):
+        check(waiting.remove(id) != nil, "\(id) is refused but did not wait")
+        end(id)
+      case .startWorker(let worker, _): start(worker)
+      case .stopWorker(let worker, _):
+        check(processes[worker]?.running.isEmpty == true, "\(worker) is stopped but serves requests")
+        processes[worker]?.isStopping = true
+        add(.exit(worker), in: Int64.random(in: 0...50, using: &random))
+      case .killWorker(let worker, let reason):
+        if processes[worker]?.running.isEmpty == false {
+          check(reason == .drainTimeout, "\(worker) is killed for \(reason) but serves requests")
+        }
+        if reason != .stalled { processes[worker]?.isStopping = true }
+        add(.exit(worker), in: Int64.random(in: 0...5, using: &random))
+      case .wake(let instant): add(.wake, at: max(now, instant))
+      }
+    }
+  }
+
+  private mutating func run(_ id: InvocationID, _ worker: WorkerID) {
+    check(waiting.remove(id) != nil, "\(id) runs but did not wait")
+    guard let process = processes[worker] else {
+      // A crash that the schedule has not heard of yet; the shell finds the connection dead.
+      return add(.unreachable(id, worker), in: 0)
+    }
+    check(process.isReady && !process.isStopping, "\(id) runs on \(worker), which is not ready")
+    check(process.running.count < policy.concurrencyMax, "\(worker) has more requests than max-concurrency")
+    processes[worker]!.running.insert(id)
+    if random.chance(crashRate) { return add(.crash(worker), in: Int64.random(in: 0...100, using: &random)) }
+    if random.chance(crashRate) { return add(.returned(id, worker), in: 0) }
+    add(.finish(id, worker), in: Int64.random(in: 0...200, using: &random))
+  }
+
+  private mutating func start(_ worker: WorkerID) {
+    check(processes[worker] == nil, "\(worker) is started twice")
+    processes[worker] = Process()
+    let duration = Int64.random(in: 0...600, using: &random)
+    if random.chance(failureRate) { return add(.startFailed(worker), in: duration) }
+    // Some loads never end by themselves: the stall limit must.
+    if !random.chance(0.02) { add(.ready(worker), in: duration) }
+  }
+
+  private mutating func end(_ id: InvocationID) {
+    check(ended.insert(id).inserted, "\(id) ended twice")
+  }
+
+  private mutating func checkBounds() {
+    let starting = processes.values.count { !$0.isReady && !$0.isStopping }
+    let ready = processes.values.count { $0.isReady && !$0.isStopping }
+    // A lowered max-workers lets busy ones finish, so the pool may be above it, but must not grow then.
+    check(starting == 0 || starting + ready <= 8, "the pool exceeds every max-workers there was")
+    check(
+      schedule.queueLength <= max(1, policy.queueLengthMax) + processes.count * policy.concurrencyMax + 8,
+      "the queue is too long")
+  }
+
+  private mutating func add(_ event: Event, in milliseconds: Int64) {
+    add(event, at: now.advanced(by: .milliseconds(milliseconds)))
+  }
+
+  private mutating func add(_ event: Event, at instant: HearthInstant) {
+    // Kept in descending order, so that the next event is the last.
+    var low = 0
+    var high = agenda.count
+    while low < high {
+      let middle = (low + high) / 2
+      if agenda[middle].at > instant { low = middle + 1 } else { high = middle }
+    }
+    agenda.insert((instant, event), at: low)
+  }
+
+  private mutating func check(_ holds: Bool, _ problem: String) {
+    if !holds, problems.count < 10 { problems.append(problem) }
+  }
+}
