@@ -6,7 +6,8 @@ VENV := .venv
 # One file to copy, and faster than the dynamically linked one: docs/benchmarks.md.
 RELEASE := -c release --static-swift-stdlib
 
-.PHONY: help setup build functions demo test test-swift test-runtime test-thread-sanitizer lint bench soak clean
+.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench soak \
+  clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -15,20 +16,21 @@ help:
 demo: build functions
 	@scripts/demo
 
-## make test     set up, then all Swift and Python tests
-test: setup test-runtime test-swift
+## make test     set up, then all tests: the runtime's, the modules', and whole gateways with real workers
+test: setup test-runtime test-swift test-live
 
 ## make build    .build/release/hearth
 build: setup
 	@scripts/quietly "building hearth (release; several minutes the first time)" $(SWIFT) build $(RELEASE) --product hearth
 
 ## make bench    the figures of docs/benchmarks.md, as a table and as JSON
-bench: build functions $(VENV)/.bench
+bench: build functions $(VENV)/.test
+	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/bench.py
 
-## make soak     the long forms of the randomised tests (about half an hour)
-soak: setup functions
-	HEARTH_SOAK=1 $(SWIFT) test
+## make soak     the long form of the scheduler's simulation (twelve million events)
+soak: setup
+	HEARTH_SOAK=1 $(SWIFT) test --filter ScheduleSimulation
 
 setup:
 	@scripts/setup
@@ -38,31 +40,32 @@ functions: functions/classify-image/weights/efficientnet-lite0.onnx
 functions/classify-image/weights/efficientnet-lite0.onnx: functions/classify-image/make_weights.py
 	@scripts/make-weights classify-image
 
-test-swift: functions
+test-swift:
 	$(SWIFT) test
+
+test-live: functions $(VENV)/.test
+	$(SWIFT) build --product hearth
+	cd Tests/live && ../../$(VENV)/bin/python -m pytest
 
 test-runtime: $(VENV)/.test
 	cd runtime && ../$(VENV)/bin/python -m pytest -q
 	cd runtime && ../$(VENV)/bin/python -m mypy
-	cd runtime && ../$(VENV)/bin/python -m ruff check . ../functions ../Benchmarks
+	$(VENV)/bin/python -m ruff check runtime functions Tests/live Benchmarks
 
 ## make test-thread-sanitizer   the Swift tests under ThreadSanitizer
-test-thread-sanitizer: setup functions
-	TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/thread-sanitizer.supp halt_on_error=0" \
-	  $(SWIFT) test --sanitize=thread --scratch-path .build-tsan
+test-thread-sanitizer: setup functions $(VENV)/.test
+	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan
+	$(SWIFT) build --sanitize=thread --scratch-path .build-tsan --product hearth
+	cd Tests/live && HEARTH_BINARY=$(CURDIR)/.build-tsan/debug/hearth ../../$(VENV)/bin/python -m pytest
 
 ## make lint     formatting and warnings, as CI checks them
 lint: $(VENV)/.test
 	$(SWIFT) format lint --strict --recursive --parallel Sources Tests Package.swift
-	cd runtime && ../$(VENV)/bin/python -m ruff format --check . ../functions ../Benchmarks
+	$(VENV)/bin/python -m ruff format --check runtime functions Tests/live Benchmarks
 
 $(VENV)/.test: scripts/requirements-test.txt
 	@$(PYTHON) -m venv $(VENV)
 	@scripts/quietly "installing test tools" $(VENV)/bin/python -m pip install -q -r $<
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.test scripts/requirements-bench.txt
-	@scripts/quietly "installing benchmark tools" $(VENV)/bin/python -m pip install -q -r scripts/requirements-bench.txt
 	@touch $@
 
 ## make clean    remove everything that was built

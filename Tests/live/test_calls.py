@@ -178,7 +178,11 @@ def test_bodies_of_every_size_come_back_whole(shared, body_size):
 def test_a_chunked_body_arrives_whole(shared):
     shared.deploy("mirror", "class Model:\n    def predict(self, input, context):\n        return input or b''\n")
     parts = [b"a" * 10, b"b" * 100_000, b"c"]
-    answer = shared.request("/functions/mirror", iter(parts), fields={"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"})
+    answer = shared.request(
+        "/functions/mirror",
+        iter(parts),
+        fields={"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"},
+    )
     assert answer.body == b"".join(parts)
 
 

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from gateway import HEARTH, PATIENCE, ROOT, write_function
 
 
@@ -123,9 +122,14 @@ def test_one_call_with_curl_uploads_and_one_deploys(gateway, tmp_path):
     answer = gateway.admin_request("PUT", "/v1/functions/curled", json.dumps({"digest": digest}))
     assert (answer.status, answer.json["number"]) == (200, 1)
     assert gateway.call("curled", 1).status == 200
-    assert gateway.admin_request("PUT", "/v1/functions/curled", json.dumps({"digest": "0" * 64})).code == "bundle_not_found"
+    assert (
+        gateway.admin_request("PUT", "/v1/functions/curled", json.dumps({"digest": "0" * 64})).code
+        == "bundle_not_found"
+    )
     assert gateway.admin_request("PUT", "/v1/functions/curled", "{").code == "admin_request_invalid"
-    assert gateway.admin_request("PUT", "/v1/functions/Not-A-Name", json.dumps({"digest": digest})).code == "name_invalid"
+    assert (
+        gateway.admin_request("PUT", "/v1/functions/Not-A-Name", json.dumps({"digest": digest})).code == "name_invalid"
+    )
     assert gateway.admin_request("POST", "/v1/bundles", b"garbage").code == "archive_corrupt"
 
 
@@ -207,7 +211,9 @@ def make_wheel(folder):
         wheel.writestr("tiny_package.py", "ANSWER = 42\n")
         info = "tiny_package-1.0.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-package\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
     return path
 
@@ -232,7 +238,10 @@ def test_the_cli_tells_what_is_there(gateway):
 
 
 def test_logs_follow(gateway):
-    gateway.deploy("chatty", "class Model:\n    def predict(self, input, context):\n        print('said', input)\n        context.logger.info('logged')\n")
+    gateway.deploy(
+        "chatty",
+        "class Model:\n    def predict(self, input, context):\n        print('said', input)\n        context.logger.info('logged')\n",
+    )
     gateway.call("chatty", 1)
     gateway.wait_for(lambda: "said 1" in gateway.cli("logs", "chatty").stdout, "the first line")
     follower = subprocess.Popen(

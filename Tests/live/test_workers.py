@@ -9,7 +9,6 @@ import threading
 import time
 
 import pytest
-
 from gateway import PATIENCE, Gateway, alive
 
 SLEEPER = """
@@ -102,9 +101,7 @@ def test_the_queue_is_bounded(gateway):
 
 
 def test_a_broken_load_gives_its_reason(gateway):
-    gateway.deploy(
-        "broken", "class Model:\n    def load(self, context):\n        raise OSError('no weights here')\n"
-    )
+    gateway.deploy("broken", "class Model:\n    def load(self, context):\n        raise OSError('no weights here')\n")
     answer = gateway.call("broken")
     assert (answer.status, answer.code) == (503, "load_failed")
     assert "OSError: no weights here" in answer.json["error"]["message"]
@@ -240,7 +237,9 @@ def kill_workers(gateway, count):
 
 
 def test_a_killed_worker_is_a_502_within_a_second(gateway):
-    gateway.deploy("dies", "import os\nclass Model:\n    def predict(self, input, context):\n        os.kill(os.getpid(), 9)\n")
+    gateway.deploy(
+        "dies", "import os\nclass Model:\n    def predict(self, input, context):\n        os.kill(os.getpid(), 9)\n"
+    )
     began = time.monotonic()
     answer = gateway.call("dies")
     assert (answer.status, answer.code) == (502, "worker_died")
@@ -375,7 +374,8 @@ def test_keys_guard_the_data_plane():
     gateway = Gateway(keys=["a-key-of-sixteen-letters"])
     try:
         gateway.deploy(
-            "guarded", "class Model:\n    def predict(self, input, context):\n        return context.headers.get('authorization')\n"
+            "guarded",
+            "class Model:\n    def predict(self, input, context):\n        return context.headers.get('authorization')\n",
         )
         assert gateway.call("guarded").status == 401
         assert gateway.call("guarded", Authorization="Bearer wrong").code == "unauthorized"

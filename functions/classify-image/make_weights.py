@@ -18,9 +18,11 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-#: Repeats, kernel, stride, expansion of each stage (Tan and Le, 2019; the Lite variant keeps stem and head as they are).
+#: Repeats, kernel, stride, expansion of each stage (Tan and Le, 2019; the Lite variant scales neither stem nor head).
 STAGES = [(1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6)]
 EPSILON = 1e-3
+
+STORAGES = {"FloatStorage": numpy.float32, "LongStorage": numpy.int64}
 
 CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LABELS_SHA256 = "3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757"
@@ -29,15 +31,13 @@ LABELS_SHA256 = "3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c75
 class Checkpoint(pickle.Unpickler):
     """A torch state dict in the legacy format as numpy arrays; refuses every class that it does not need."""
 
-    TYPES = {"FloatStorage": numpy.float32, "LongStorage": numpy.int64}
-
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             return lambda storage, offset, size, stride, *_: (storage, offset, size, stride)
-        if module in ("torch", "torch.storage") and name in self.TYPES:
-            return self.TYPES[name]
+        if module in ("torch", "torch.storage") and name in STORAGES:
+            return STORAGES[name]
         raise pickle.UnpicklingError(f"refused {module}.{name}")
 
     def persistent_load(self, identifier):

@@ -60,11 +60,12 @@ class Function:
         module = importlib.util.module_from_spec(spec)
         sys.modules["handler"] = module
         spec.loader.exec_module(module)
-        author_class = getattr(module, class_name, None)
-        if not inspect.isclass(author_class):
+        author_class: Any = getattr(module, class_name, None)
+        if not isinstance(author_class, type):
             raise AttributeError(f"{file_name} has no class named {class_name}")
         takes_context = len(inspect.signature(author_class).parameters) > 0
-        instance = author_class(self.context) if takes_context else author_class()
+        make: Any = author_class
+        instance = make(self.context) if takes_context else make()
         load = getattr(instance, "load", None)
         if load is not None:
             load(self.context)

@@ -182,117 +182,35 @@ def _no_new_privileges(_: Limits) -> None:
 
 
 #: System calls that no function needs and that widen what it can reach: tracing, mounting, namespaces, kernel modules,
-#: BPF, keyrings, clocks, swap, reboot, performance counters and reading other processes' memory.
-_REFUSED = {
-    "x86_64": (
-        0xC000003E,
-        (
-            101,
-            155,
-            161,
-            163,
-            164,
-            165,
-            166,
-            167,
-            168,
-            169,
-            170,
-            171,
-            172,
-            173,
-            175,
-            176,
-            179,
-            227,
-            246,
-            248,
-            249,
-            250,
-        )
-        + (
-            272,
-            298,
-            300,
-            304,
-            305,
-            308,
-            310,
-            311,
-            313,
-            320,
-            321,
-            323,
-            425,
-            426,
-            427,
-            428,
-            429,
-            430,
-            431,
-            432,
-            433,
-        )
-        + (438, 442),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        (
-            39,
-            40,
-            41,
-            51,
-            60,
-            89,
-            97,
-            104,
-            105,
-            106,
-            112,
-            117,
-            142,
-            161,
-            162,
-            170,
-            217,
-            218,
-            219,
-            224,
-            225,
-            241,
-            262,
-        )
-        + (
-            265,
-            266,
-            268,
-            270,
-            271,
-            273,
-            280,
-            282,
-            294,
-            425,
-            426,
-            427,
-            428,
-            429,
-            430,
-            431,
-            432,
-            433,
-            438,
-            442,
-        ),
-    ),
+#: BPF, keyrings, io_uring, clocks, swap, reboot, performance counters and other processes' memory. Numbers on x86-64 and
+#: on 64-bit Arm.
+# fmt: off
+_REFUSED: dict[str, tuple[int, int | None]] = {
+    "ptrace": (101, 117), "pivot_root": (155, 41), "chroot": (161, 51), "acct": (163, 89),
+    "settimeofday": (164, 170), "mount": (165, 40), "umount2": (166, 39), "swapon": (167, 224),
+    "swapoff": (168, 225), "reboot": (169, 142), "sethostname": (170, 161), "setdomainname": (171, 162),
+    "iopl": (172, None), "ioperm": (173, None), "init_module": (175, 105), "delete_module": (176, 106),
+    "quotactl": (179, 60), "clock_settime": (227, 112), "kexec_load": (246, 104), "add_key": (248, 217),
+    "request_key": (249, 218), "keyctl": (250, 219), "unshare": (272, 97), "perf_event_open": (298, 241),
+    "fanotify_init": (300, 262), "open_by_handle_at": (304, 265), "clock_adjtime": (305, 266), "setns": (308, 268),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "finit_module": (313, 273),
+    "kexec_file_load": (320, 294), "bpf": (321, 280), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "open_tree": (428, 428), "move_mount": (429, 429),
+    "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
+    "pidfd_getfd": (438, 438), "mount_setattr": (442, 442),
 }
+# fmt: on
+
+#: The filter's name of each machine's architecture, and the column of `_REFUSED` that is its own.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 
 def _system_call_filter(_: Limits) -> None:
-    """A seccomp filter that answers EPERM to the calls of `_REFUSED` and ends foreign architectures."""
-    if platform.machine() not in _REFUSED:
+    """A seccomp filter that answers EPERM to the calls of `_REFUSED` and ends calls of foreign architectures."""
+    if platform.machine() not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    architecture, refused = _REFUSED[platform.machine()]
+    architecture, column = _ARCHITECTURES[platform.machine()]
+    refused = [number for numbers in _REFUSED.values() if (number := numbers[column]) is not None]
     load, jump_equal, jump_greater_equal, give = 0x20, 0x15, 0x35, 0x06
     kill, refuse, allow = 0x80000000, 0x00050000 | errno.EPERM, 0x7FFF0000
     x32_calls = 0x40000000

@@ -110,11 +110,7 @@ def _parse_multipart(content_type: str, body: bytes) -> dict[str, Any]:
         data = payload if isinstance(payload, bytes) else b""
         filename = part.get_filename()
         is_upload = filename is not None or part.get_content_maintype() != "text"
-        value = (
-            Upload(filename or "", part.get_content_type(), data)
-            if is_upload
-            else data.decode("utf-8", "replace")
-        )
+        value = Upload(filename or "", part.get_content_type(), data) if is_upload else data.decode("utf-8", "replace")
         if name not in form:
             form[name] = value
         elif isinstance(form[name], list):
@@ -157,9 +153,9 @@ def encode_result(
         return status, declared or "application/octet-stream", fields, bytes(result)
     if isinstance(result, AsyncIterator):
         return status, declared or "text/plain; charset=utf-8", fields, result
-    if isinstance(result, Iterator) or (isinstance(result, Iterable) and not isinstance(result, _JSON)):
-        if not hasattr(result, "tolist"):
-            return status, declared or "text/plain; charset=utf-8", fields, iter(result)
+    # Numpy's arrays iterate as well, but are meant as JSON.
+    if isinstance(result, Iterable) and not isinstance(result, _JSON) and not hasattr(result, "tolist"):
+        return status, declared or "text/plain; charset=utf-8", fields, iter(result)
     return status, declared or "application/json", fields, encode_json(result)
 
 

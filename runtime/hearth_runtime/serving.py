@@ -175,9 +175,7 @@ class Server:
             if close is not None:
                 close()
 
-    def _failed(
-        self, connection: Connection, running: Running, error: BaseException, has_begun: bool
-    ) -> bool:
+    def _failed(self, connection: Connection, running: Running, error: BaseException, has_begun: bool) -> bool:
         """Logs an exception and tells the client, or cuts the response short when it has begun."""
         self._close(running)
         if isinstance(error, Cancelled):
@@ -186,14 +184,10 @@ class Server:
             traceback.print_exc()
         if has_begun:
             return False
-        self._send_error(
-            connection, running.context, 500, "function_exception", self._function.describe(error)
-        )
+        self._send_error(connection, running.context, 500, "function_exception", self._function.describe(error))
         return True
 
-    def _send_error(
-        self, connection: Connection, context: Context, status: int, code: str, message: str
-    ) -> None:
+    def _send_error(self, connection: Connection, context: Context, status: int, code: str, message: str) -> None:
         envelope = {
             "code": code,
             "message": message,

@@ -4,6 +4,7 @@ Descriptor 3 is the control socket to the gateway; the zygote ends when it close
 holds libraries only: no session, no OpenMP region and no CUDA context may exist before a fork, since none survives one.
 """
 
+import contextlib
 import gc
 import importlib
 import os
@@ -180,10 +181,8 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
     except ProcessLookupError:
         # The group's leader may not have called setsid yet.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,68 @@
+"""The data contract's server side."""
+
+import socket
+import threading
+
+import pytest
+from hearth_runtime.connection import Connection, ConnectionEnded
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    yield ours, Connection(theirs)
+    ours.close()
+    theirs.close()
+
+
+def test_requests_one_after_another(pair):
+    client, connection = pair
+    client.sendall(b"POST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhiGET / HTTP/1.1\r\nX-A:  v \r\n\r\n")
+    method, target, fields = connection.read_head()
+    assert (method, target, fields["content-length"]) == ("POST", "/a?b", "2")
+    assert connection.read_body(fields) == b"hi"
+    method, _, fields = connection.read_head()
+    assert (method, fields["x-a"], connection.read_body(fields)) == ("GET", "v", b"")
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096])
+def test_bodies_in_pieces(pair, step):
+    client, connection = pair
+    body = bytes(range(256)) * 40
+    data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    data += b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:100], body[100:])) + b"0\r\n\r\n"
+
+    def send():
+        for start in range(0, len(data), step):
+            client.sendall(data[start : start + step])
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    _, _, fields = connection.read_head()
+    assert connection.read_body(fields) == body
+    thread.join()
+
+
+def test_an_end_is_told(pair):
+    client, connection = pair
+    client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhal")
+    client.close()
+    _, _, fields = connection.read_head()
+    with pytest.raises(ConnectionEnded):
+        connection.read_body(fields)
+
+
+def test_responses(pair):
+    client, connection = pair
+    connection.send(200, "text/plain", {"X-A": "1"}, b"hi")
+    connection.begin_stream(200, "text/plain", {})
+    connection.send_chunk(b"ab")
+    connection.send_chunk(b"")
+    connection.end_stream()
+    connection.close()
+    received = b""
+    while part := client.recv(4096):
+        received += part
+    whole, _, streamed = received.partition(b"hi")
+    assert whole == b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nX-A: 1\r\ncontent-length: 2\r\n\r\n"
+    assert streamed.endswith(b"\r\n\r\n2\r\nab\r\n0\r\n\r\n")
