@@ -1,7 +1,7 @@
 """`make bench`: cold starts, hot requests and memory of a gateway, beside nginx in front of the same worker.
 
-Prints a table and writes Benchmarks/results/bench.json. Everything that is compared is measured in turns within one run,
-and medians of the turns are given. Needs nginx, wrk and gcc (installed by scripts/setup-bench).
+Prints a table and writes Benchmarks/results/bench.json. What is compared is measured in turns within one run, and
+medians of the turns are given. Needs nginx, wrk and gcc (installed by scripts/setup-bench).
 """
 
 import argparse
@@ -80,7 +80,7 @@ def cold_starts(gateway, name, rounds, body=BODY, content_type="application/json
 
 
 def latencies(targets, rounds, count):
-    """Median over the rounds of each target's p50 and p99 at one connection, in turns. Targets: name to (address, path)."""
+    """Median over the rounds of each target's p50 and p99 at one connection. Targets: name to (address, path)."""
     clients = {name: Client(*target) for name, target in targets.items()}
     found = {name: [] for name in targets}
     for _ in range(rounds):
@@ -102,7 +102,8 @@ def throughput(targets, rounds, seconds, folder):
     """Requests a second, p50 and p99 by wrk at each number of connections, in turns. Targets: name to (port, path)."""
     script = folder / "post.lua"
     script.write_text(
-        f'wrk.method = "POST"\nwrk.body = {json.dumps(BODY.decode())}\nwrk.headers["Content-Type"] = "application/json"\n'
+        f'wrk.method = "POST"\nwrk.body = {json.dumps(BODY.decode())}\n'
+        'wrk.headers["Content-Type"] = "application/json"\n'
     )
     results = {}
     for connections in CONNECTIONS:
@@ -133,7 +134,7 @@ def wrk(url, connections, seconds, script):
 
 
 def start_nginx(folder, upstream):
-    """nginx in front of the worker's socket, with as many workers as the gateway has loops. Returns process and port."""
+    """nginx before the worker's socket, with as many workers as the gateway has loops. Returns process and port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

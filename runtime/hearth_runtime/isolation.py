@@ -182,8 +182,8 @@ def _no_new_privileges(_: Limits) -> None:
 
 
 #: System calls that no function needs and that widen what it can reach: tracing, mounting, namespaces, kernel modules,
-#: BPF, keyrings, io_uring, clocks, swap, reboot, performance counters and other processes' memory. Numbers on x86-64 and
-#: on 64-bit Arm.
+#: BPF, keyrings, io_uring, clocks, swap, reboot, performance counters and other processes' memory. Numbers on x86-64
+#: and on 64-bit Arm.
 # fmt: off
 _REFUSED: dict[str, tuple[int, int | None]] = {
     "ptrace": (101, 117), "pivot_root": (155, 41), "chroot": (161, 51), "acct": (163, 89),
