@@ -28,6 +28,8 @@ public final class FunctionEndpoint: Sendable {
     /// Invocations in the queue. Those on a worker are held by their connection.
     var waiting: [InvocationID: Invocation] = [:]
     var workers: [WorkerID: WorkerEntry] = [:]
+    /// The one timer: a schedule asks for a wake-up only when it is earlier than the one it asked for before.
+    var alarm: (instant: HearthInstant, task: Scheduled<Void>)?
     var activations: [EventLoopPromise<Void>] = []
     var emptied: [EventLoopPromise<Void>] = []
   }
@@ -199,13 +201,24 @@ public final class FunctionEndpoint: Sendable {
       case .start(let id): start(id)
       case .stop(let worker): worker.stop()
       case .kill(let worker): worker.kill()
-      case .wake(let instant):
-        let delay = max(.zero, clock.now.duration(to: instant))
-        timers.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { [self] in
-          decide { $0.timeReached(now: $1) }
-        }
+      case .wake(let instant): setAlarm(instant)
       }
     }
+  }
+
+  private func setAlarm(_ instant: HearthInstant) {
+    let delay = TimeAmount.nanoseconds(max(.zero, clock.now.duration(to: instant)).nanoseconds)
+    state.withLockedValue { state in
+      // Two threads may carry out their wake-ups in the other order than they were decided in.
+      if let alarm = state.alarm, alarm.instant <= instant { return }
+      state.alarm?.task.cancel()
+      state.alarm = (instant, timers.scheduleTask(in: delay) { [self] in alarmRang() })
+    }
+  }
+
+  private func alarmRang() {
+    state.withLockedValue { $0.alarm = nil }
+    decide { $0.timeReached(now: $1) }
   }
 
   private func start(_ id: WorkerID) {

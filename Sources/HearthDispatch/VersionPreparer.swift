@@ -2,11 +2,12 @@ import Foundation
 import HearthBundle
 import HearthCore
 import HearthWorker
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 
 /// Brings a bundle to where workers can be started from it: weights fetched, environment built, zygote up.
-public struct VersionPreparer: Sendable {
+public final class VersionPreparer: Sendable {
   /// Tells how the preparation goes, in words for people.
   public typealias Progress = @Sendable (String) -> Void
 
@@ -14,6 +15,8 @@ public struct VersionPreparer: Sendable {
   private let environments: PythonEnvironments
   private let host: LocalHost
   private let logFolder: String
+  /// One for each function, whatever its versions: two would rotate the file under each other.
+  private let logs = NIOLockedValueBox<[FunctionName: FunctionLog]>([:])
 
   public init(catalog: BundleCatalog, environments: PythonEnvironments, host: LocalHost, logFolder: String) {
     self.catalog = catalog
@@ -29,7 +32,7 @@ public struct VersionPreparer: Sendable {
     try checkDevices(spec)
     let folder = try catalog.folder(of: digest)
     // Downloads and installers block for minutes: not on the threads that Swift's tasks share.
-    let environment = try await NIOThreadPool.singleton.runIfActive {
+    let environment = try await NIOThreadPool.singleton.runIfActive { [self] in
       try catalog.fetchSources(of: digest, spec) { path, moved, total in
         progress(Self.describe(path, moved, total))
       }
@@ -43,7 +46,14 @@ public struct VersionPreparer: Sendable {
     return version
   }
 
-  public func log(of name: FunctionName) -> FunctionLog { FunctionLog(path: "\(logFolder)/\(name).log") }
+  public func log(of name: FunctionName) -> FunctionLog {
+    logs.withLockedValue { logs in
+      if let log = logs[name] { return log }
+      let log = FunctionLog(path: "\(logFolder)/\(name).log")
+      logs[name] = log
+      return log
+    }
+  }
 
   /// Lets zygotes end that none of these versions needs.
   public func retainZygotes(of versions: [DeployedVersion]) {

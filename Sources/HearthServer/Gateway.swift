@@ -62,7 +62,13 @@ public struct Gateway: Sendable {
     // Shut down in reverse: the data plane drains before the admin plane, which shows how it goes, stops.
     let services = ServiceGroup(
       services: [admin, data], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger.quieter)
-    try await services.run()
+    do {
+      try await services.run()
+    } catch let error as IOError {
+      throw HearthError(
+        .configurationInvalid, "The admin plane cannot listen on \(configuration.admin).",
+        hint: "Choose another port, or stop what uses it.", cause: String(describing: error))
+    }
     try await group.shutdownGracefully()
     try await control.shutdownGracefully()
   }

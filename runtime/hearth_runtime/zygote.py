@@ -92,11 +92,19 @@ class Zygote:
                 _signal_group(pid, message["number"])
 
     def _start(self, launch: dict[str, Any], descriptors: list[int]) -> None:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            # The machine has no process left; the workers that run must not suffer for it.
+            os.write(descriptors[1], f"fork failed: {error}\n".encode())
+            pid = -1
         if pid == 0:
             self._become_worker(launch, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+        if pid < 0:
+            self._control.send({"type": "exited", "worker": launch["worker"], "status": 1, "peak_bytes": 0})
+            return
         self._workers[pid] = launch["worker"]
         self._pids[launch["worker"]] = pid
         self._control.send({"type": "started", "worker": launch["worker"], "pid": pid})
