@@ -18,23 +18,6 @@ public struct HearthInstant: InstantProtocol, Sendable {
 /// A clock whose instants are `HearthInstant`: the real one is made once, at the composition root.
 public protocol HearthClock: Clock where Instant == HearthInstant {}
 
-/// The machine's monotonic clock.
-public struct SystemClock: HearthClock {
-  private static let origin = ContinuousClock.now
-
-  public init() {}
-
-  public var now: HearthInstant {
-    HearthInstant(nanoseconds: SystemClock.origin.duration(to: .now).nanoseconds)
-  }
-
-  public var minimumResolution: Duration { .nanoseconds(1) }
-
-  public func sleep(until deadline: HearthInstant, tolerance: Duration?) async throws {
-    try await ContinuousClock().sleep(for: now.duration(to: deadline), tolerance: tolerance)
-  }
-}
-
 extension Duration {
   /// The duration in whole nanoseconds, saturating at ±292 years.
   public var nanoseconds: Int64 {

@@ -45,6 +45,8 @@ public final class FunctionEndpoint: Sendable {
   }
 
   public let version: DeployedVersion
+  /// The version as `Hearth-Version` has it.
+  let shortDigest: String
   let clock: any HearthClock
   private let host: any WorkerHost
   private let timers: any EventLoop
@@ -56,6 +58,7 @@ public final class FunctionEndpoint: Sendable {
     firstWorker: UInt64, logger: Logger
   ) {
     self.version = version
+    shortDigest = version.digest.short
     self.host = host
     self.clock = clock
     self.timers = timers
@@ -119,6 +122,8 @@ public final class FunctionEndpoint: Sendable {
   /// The policy in force, live values included.
   public var policy: FunctionPolicy { state.withLockedValue { $0.schedule.policy } }
 
+  var requestTimeout: Duration? { state.withLockedValue { $0.schedule.policy.requestTimeout } }
+
   public func setPolicy(_ policy: FunctionPolicy) {
     decide { $0.policyChanged(policy, now: $1) }
   }
@@ -156,39 +161,52 @@ public final class FunctionEndpoint: Sendable {
 
   // Deciding and acting.
 
+  /// Tells the schedule a fact and carries out what follows. `arriving` is the invocation that the fact brings.
   private func decide(
-    arriving invocation: Invocation? = nil,
-    _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+    arriving: Invocation? = nil, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
   ) {
-    perform(
-      state.withLockedValue { state in
-        if let invocation { state.waiting[invocation.id] = invocation }
-        return resolve(fact(&state.schedule, clock.now), &state)
-      })
+    perform(state.withLockedValue { resolve(fact(&$0.schedule, clock.now), &$0, arriving: arriving) })
   }
 
-  private func resolve(_ actions: [FunctionSchedule.Action], _ state: inout State) -> [Effect] {
-    actions.compactMap { action in
+  /// Looks up what the actions concern. An arriving invocation that neither runs nor is rejected now waits.
+  private func resolve(
+    _ actions: [FunctionSchedule.Action], _ state: inout State, arriving: Invocation? = nil
+  ) -> [Effect] {
+    var arriving = arriving
+    var effects: [Effect] = []
+    effects.reserveCapacity(actions.count)
+    func take(_ id: InvocationID) -> Invocation {
+      if let found = arriving, found.id == id {
+        arriving = nil
+        return found
+      }
+      guard let invocation = state.waiting.removeValue(forKey: id) else {
+        preconditionFailure("the schedule decides only about invocations that wait")
+      }
+      return invocation
+    }
+    for action in actions {
       switch action {
       case .run(let id, let worker, let kind):
-        guard let invocation = state.waiting.removeValue(forKey: id), let entry = state.workers[worker] else {
-          preconditionFailure("the schedule runs only what waits, on workers that were started")
+        guard let entry = state.workers[worker] else {
+          preconditionFailure("the schedule runs invocations only on workers that were started")
         }
-        return .run(invocation, entry.handle, kind, entry.timing)
-      case .reject(let id, let rejection):
-        return state.waiting.removeValue(forKey: id).map { .reject($0, rejection) }
+        effects.append(.run(take(id), entry.handle, kind, entry.timing))
+      case .reject(let id, let rejection): effects.append(.reject(take(id), rejection))
       case .startWorker(let id, let reason):
         logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
-        return .start(id)
+        effects.append(.start(id))
       case .stopWorker(let id, let reason):
         logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
-        return state.workers[id].map { .stop($0.handle) }
+        if let entry = state.workers[id] { effects.append(.stop(entry.handle)) }
       case .killWorker(let id, let reason):
         logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
-        return state.workers[id].map { .kill($0.handle) }
-      case .wake(let instant): return .wake(instant)
+        if let entry = state.workers[id] { effects.append(.kill(entry.handle)) }
+      case .wake(let instant): effects.append(.wake(instant))
       }
     }
+    if let arriving { state.waiting[arriving.id] = arriving }
+    return effects
   }
 
   private func perform(_ effects: [Effect]) {

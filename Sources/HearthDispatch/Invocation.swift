@@ -39,7 +39,7 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
   private var runBegan = HearthInstant(nanoseconds: 0)
   private var lastByte = HearthInstant(nanoseconds: 0)
   private var responseBegan = false
-  private var executionTime = Duration.zero
+  private var executionTime: Int64 = 0
 
   init(_ id: InvocationID, _ exchange: any ClientExchange, endpoint: FunctionEndpoint, dispatcher: Dispatcher) {
     self.id = id
@@ -107,7 +107,7 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
 
   private var requestFields: String {
     var fields = "hearth-request-id: \(exchange.requestID)\r\n"
-    if let timeout = endpoint.policy.requestTimeout {
+    if let timeout = endpoint.requestTimeout {
       fields += "hearth-timeout-ms: \(Int(timeout.milliseconds))\r\n"
     }
     return fields
@@ -181,7 +181,7 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
       return
     }
     cancel(worker, connection)
-    exchange.fail(error, source: .gateway, extra: responseFields())
+    exchange.fail(error, source: .gateway, stamp)
   }
 
   // From the worker.
@@ -191,10 +191,10 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
     let now = endpoint.clock.now
     responseBegan = true
     lastByte = now
-    executionTime = runBegan.duration(to: now)
+    executionTime = now.nanoseconds - runBegan.nanoseconds
     held = []
     canReplay = false
-    exchange.begin(head, extra: responseFields())
+    exchange.begin(head, stamp)
   }
 
   func workerResponseBody(_ bytes: ByteBuffer) {
@@ -230,7 +230,7 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
     case .running(let worker, _):
       if failure == .unreachable, canReplay { return bounce(off: worker) }
       state = .done
-      exchange.fail(error(for: failure), source: .gateway, extra: responseFields())
+      exchange.fail(error(for: failure), source: .gateway, stamp)
       // A runtime ends a stream that failed by closing its connection, and lives on; anything else is beyond trust.
       if failure != .cutShort { worker.kill() }
       endpoint.finished(self, on: worker.id)
@@ -273,7 +273,7 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
 
   private func fail(_ error: HearthError) {
     state = .done
-    exchange.fail(error, source: .gateway, extra: responseFields())
+    exchange.fail(error, source: .gateway, stamp)
   }
 
   private func error(for failure: WorkerFailure) -> HearthError {
@@ -290,24 +290,18 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
     }
   }
 
-  private func responseFields() -> String {
-    let waited = exchange.arrival.duration(to: runBegan.nanoseconds == 0 ? endpoint.clock.now : runBegan)
-    let queue = max(.zero, waited - timing.spawn - timing.load)
-    return "hearth-request-id: \(exchange.requestID)\r\nhearth-version: \(endpoint.version.digest.short)\r\n"
-      + (runBegan.nanoseconds == 0 ? "" : "hearth-start: \(kind.rawValue)\r\n")
-      + "server-timing: queue;dur=\(queue.headerText), fetch;dur=0, spawn;dur=\(timing.spawn.headerText), "
-      + "load;dur=\(timing.load.headerText), exec;dur=\(executionTime.headerText)\r\n"
+  private var stamp: ResponseStamp {
+    var stamp = ResponseStamp(requestID: exchange.requestID, version: endpoint.shortDigest)
+    let hasRun = runBegan.nanoseconds != 0
+    let waited = (hasRun ? runBegan : endpoint.clock.now).nanoseconds - exchange.arrival.nanoseconds
+    stamp.spawn = timing.spawn.nanoseconds
+    stamp.load = timing.load.nanoseconds
+    stamp.queue = waited - stamp.spawn - stamp.load
+    if hasRun { stamp.start = kind.rawValue }
+    stamp.execution = executionTime
+    return stamp
   }
 }
 
 @available(*, unavailable)
 extension Invocation: Sendable {}
-
-extension Duration {
-  /// Milliseconds with three decimals, as Server-Timing has them, without a formatter's cost.
-  var headerText: String {
-    let microseconds = nanoseconds / 1_000
-    let fraction = String(1_000 + microseconds % 1_000).dropFirst()
-    return "\(microseconds / 1_000).\(fraction)"
-  }
-}

@@ -139,7 +139,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
       // A request whose body is not wanted: answer, and read on only if there is none.
       let exchange = HTTPExchange(request, target: "", connection: self)
       state = .exchanging(exchange)
-      exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, extra: "")
+      exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, nil)
     }
   }
 
@@ -159,7 +159,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   private func refuse(_ error: HearthError) {
     if case .exchanging(let exchange) = state {
       exchange.abandon()
-      exchange.fail(error, source: .gateway, extra: "")
+      exchange.fail(error, source: .gateway, nil)
       return
     }
     let body = ErrorEnvelope.json(error, request: services.nextRequestID(), source: .gateway)
@@ -249,16 +249,20 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
 
 /// Paths of the data plane: `/functions/NAME`, and whatever below it is the function's own.
 enum FunctionPath {
-  private static let prefix = "/functions/"
+  private static let prefix = "/functions/".utf8
 
   static func split(_ target: String) throws -> (name: Substring, target: String) {
-    guard target.hasPrefix(prefix) else {
+    let bytes = target.utf8
+    guard bytes.starts(with: prefix) else {
       throw HearthError(
         .routeNotFound, "There is nothing at this path.", hint: "Call a function: POST /functions/NAME.")
     }
-    let rest = target.dropFirst(prefix.count)
-    guard let end = rest.firstIndex(where: { $0 == "/" || $0 == "?" }) else { return (rest, "/") }
-    let tail = rest[end...]
-    return (rest[..<end], tail.first == "?" ? "/\(tail)" : String(tail))
+    let start = bytes.index(bytes.startIndex, offsetBy: prefix.count)
+    let slash = UInt8(ascii: "/")
+    let question = UInt8(ascii: "?")
+    guard let end = bytes[start...].firstIndex(where: { $0 == slash || $0 == question }) else {
+      return (target[start...], "/")
+    }
+    return (target[start..<end], bytes[end] == question ? "/\(target[end...])" : String(target[end...]))
   }
 }

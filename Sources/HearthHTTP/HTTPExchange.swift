@@ -78,16 +78,17 @@ final class HTTPExchange: ClientExchange {
 
   // The response.
 
-  func begin(_ response: ResponseHead, extra: String) {
+  func begin(_ response: ResponseHead, _ stamp: ResponseStamp) {
     guard !isEnded, framing == nil else { return }
     let framing = clientFraming(of: response)
     self.framing = framing
     keepsAlive = request.keepsAlive && requestEnded && framing != .untilClose && !connection.services.isDraining
     var head = connection.channel.allocator.buffer(capacity: 1024)
-    let date = response.message.contains("date") ? "" : connection.services.dateField
-    let persistence = keepsAlive && !request.isHTTP11 ? "connection: keep-alive\r\n" : ""
-    HeadWriter.write(
-      response, framing: framing, keepsAlive: keepsAlive, extra: extra + date + persistence, into: &head)
+    HeadWriter.write(response, framing: framing, keepsAlive: keepsAlive, into: &head)
+    stamp.write(into: &head)
+    if !response.message.contains("date") { head.writeString(connection.services.dateField) }
+    if keepsAlive && !request.isHTTP11 { head.writeStaticString("connection: keep-alive\r\n") }
+    head.writeStaticString("\r\n")
     pending = head
   }
 
@@ -144,7 +145,7 @@ final class HTTPExchange: ClientExchange {
     finish()
   }
 
-  func fail(_ error: HearthError, source: ErrorSource, extra: String) {
+  func fail(_ error: HearthError, source: ErrorSource, _ stamp: ResponseStamp?) {
     guard !isEnded else { return }
     // A head that was not sent yet can still give way to the error.
     if framing != nil && pending == nil {
@@ -157,20 +158,23 @@ final class HTTPExchange: ClientExchange {
     keepsAlive = request.keepsAlive && requestEnded
     let body = ErrorEnvelope.json(error, request: requestID, source: source)
     let status = error.code.status
-    var text = "HTTP/1.1 \(status) \(HTTPStatus.reason(status))\r\ncontent-type: application/json\r\n"
-    text += "content-length: \(body.utf8.count)\r\n"
-    text += extra.isEmpty ? "hearth-request-id: \(requestID)\r\n" : extra
-    if status == 401 { text += "www-authenticate: Bearer\r\n" }
-    if let retryAfter = error.retryAfter { text += "retry-after: \(max(1, Int(retryAfter.seconds.rounded(.up))))\r\n" }
-    text += connection.services.dateField
-    if !keepsAlive {
-      text += "connection: close\r\n"
-    } else if !request.isHTTP11 {
-      text += "connection: keep-alive\r\n"
+    var answer = connection.channel.allocator.buffer(capacity: 1024)
+    answer.writeString("HTTP/1.1 \(status) \(HTTPStatus.reason(status))\r\ncontent-type: application/json\r\n")
+    answer.writeString("content-length: \(body.utf8.count)\r\n")
+    if let stamp { stamp.write(into: &answer) } else { answer.writeString("hearth-request-id: \(requestID)\r\n") }
+    if status == 401 { answer.writeStaticString("www-authenticate: Bearer\r\n") }
+    if let retryAfter = error.retryAfter {
+      answer.writeString("retry-after: \(max(1, Int(retryAfter.seconds.rounded(.up))))\r\n")
     }
-    text += "\r\n"
-    if request.method != "HEAD" { text += body }
-    send(ByteBuffer(string: text))
+    answer.writeString(connection.services.dateField)
+    if !keepsAlive {
+      answer.writeStaticString("connection: close\r\n")
+    } else if !request.isHTTP11 {
+      answer.writeStaticString("connection: keep-alive\r\n")
+    }
+    answer.writeStaticString("\r\n")
+    if request.method != "HEAD" { answer.writeString(body) }
+    send(answer)
     connection.channel.flush()
     finish()
   }

@@ -14,13 +14,13 @@ public protocol ClientExchange: AnyObject {
 
   /// Whether the request's body should stop arriving for now.
   func setBodyPaused(_ isPaused: Bool)
-  /// Sends the response head. `extra` holds field lines of Hearth's own, each ended by CRLF.
-  func begin(_ response: ResponseHead, extra: String)
+  /// Sends the response head.
+  func begin(_ response: ResponseHead, _ stamp: ResponseStamp)
   func write(_ bytes: ByteBuffer)
   func flush()
   func end()
   /// Answers with an error, or cuts the response visibly short when its head was sent already.
-  func fail(_ error: HearthError, source: ErrorSource, extra: String)
+  func fail(_ error: HearthError, source: ErrorSource, _ stamp: ResponseStamp?)
 }
 
 /// Whoever answers an exchange. Every call happens on the exchange's event loop.

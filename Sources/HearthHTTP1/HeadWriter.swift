@@ -22,13 +22,11 @@ public enum HeadWriter {
     buffer.writeStaticString("\r\n")
   }
 
-  /// Writes the response as the client sees it.
+  /// Writes the response as the client sees it, without the empty line that ends its head.
   ///
-  /// - Parameters:
-  ///   - framing: how the body is delimited towards the client.
-  ///   - extra: field lines of Hearth's own, each ended by CRLF.
+  /// - Parameter framing: how the body is delimited towards the client.
   public static func write(
-    _ response: ResponseHead, framing: BodyFraming, keepsAlive: Bool, extra: String, into buffer: inout ByteBuffer
+    _ response: ResponseHead, framing: BodyFraming, keepsAlive: Bool, into buffer: inout ByteBuffer
   ) {
     let reason = HTTPStatus.reason(response.status)
     buffer.writeStaticString("HTTP/1.1 ")
@@ -39,8 +37,6 @@ public enum HeadWriter {
     copyFields(of: response.message, into: &buffer)
     if case .chunked = framing { buffer.writeStaticString("transfer-encoding: chunked\r\n") }
     if !keepsAlive { buffer.writeStaticString("connection: close\r\n") }
-    buffer.writeString(extra)
-    buffer.writeStaticString("\r\n")
   }
 
   private static func copyFields(

@@ -75,7 +75,7 @@ def test_kill_of_the_gateway_at_fifty_random_points_of_a_deploy(gateway, tmp_pat
             [HEARTH, "deploy", str(tmp_path), "--data-dir", gateway.data],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(generator.uniform(0, 0.12))
+        time.sleep(generator.uniform(0, 0.12 * PATIENCE))
         gateway.kill()
         deploy.communicate(timeout=30)
         acknowledged = deploy.returncode == 0
