@@ -198,7 +198,7 @@ def main():
     options = parser.parse_args()
 
     folder = Path(tempfile.mkdtemp(prefix="hearth-bench-", dir="/tmp"))
-    gateway = Gateway()
+    gateway = Gateway(event_loops=0)
     nginx = None
     result = {"machine": cpu_name(), "date": time.strftime("%Y-%m-%d"), "kernel": platform.release()}
     try:

@@ -51,7 +51,8 @@ class Gateway:
 
     def __init__(self, **settings):
         self.data = tempfile.mkdtemp(prefix="hl-", dir="/tmp")
-        self.settings = settings
+        # Two event loops even on a small machine, so that requests cross between them.
+        self.settings = {"event_loops": 2, **settings}
         self.process = None
         self.start()
 
