@@ -73,7 +73,7 @@ let package = Package(
     module(
       "HearthAdmin",
       [
-        "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", hummingbird, nioCore,
+        "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", hummingbird, lifecycle, nioCore,
         nioFoundation, nioPosix, logging,
       ]),
 

@@ -6,6 +6,7 @@ import HearthHTTP1
 import Hummingbird
 import NIOCore
 import NIOFoundationCompat
+import ServiceLifecycle
 
 /// The calls of the control API, below `/v1`.
 struct AdminRoutes {
@@ -179,12 +180,17 @@ struct AdminRoutes {
     return Response(
       status: .ok, headers: [.contentType: "text/plain; charset=utf-8"],
       body: ResponseBody { [tail] writer in
-        var tail = tail
         try await writer.write(ByteBuffer(bytes: recent))
-        while follows {
-          try await Task.sleep(for: .milliseconds(200))
-          let more = tail.next()
-          if !more.isEmpty { try await writer.write(ByteBuffer(bytes: more)) }
+        if follows {
+          // Ends when the caller leaves, or the gateway shuts down.
+          try? await request.body.consumeWithCancellationOnInboundClose { _ in
+            var tail = tail
+            while !Task.isShuttingDownGracefully {
+              try await Task.sleep(for: .milliseconds(200))
+              let more = tail.next()
+              if !more.isEmpty { try await writer.write(ByteBuffer(bytes: more)) }
+            }
+          }
         }
         try await writer.finish(nil)
       })

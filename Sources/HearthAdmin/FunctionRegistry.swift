@@ -23,12 +23,19 @@ public actor FunctionRegistry {
 
   /// Serves what was deployed before a restart. A function that cannot be prepared is logged and stays away.
   public func restore() async {
-    let functions = (try? store.functions()) ?? []
+    let functions: [FunctionStore.Function]
+    do {
+      functions = try store.functions()
+    } catch {
+      return logger.error("the store cannot be read; no function is served", metadata: ["reason": "\(error)"])
+    }
     for function in functions {
       do {
+        // A preload that hangs must not keep the others away.
         let version = try await preparer.prepare(
-          function.name, function.digest, overrides: function.overrides, progress: { _ in })
+          function.name, function.digest, overrides: function.overrides, waits: false, progress: { _ in })
         dispatcher.restore(version)
+        preparer.release(version)
       } catch {
         logger.error("function not restored", metadata: ["function": "\(function.name)", "reason": "\(error)"])
       }
@@ -44,6 +51,7 @@ public actor FunctionRegistry {
     defer { end(name) }
     let overrides = try store.function(name)?.overrides ?? [:]
     let version = try await preparer.prepare(name, digest, overrides: overrides, progress: progress)
+    defer { preparer.release(version) }
     progress("Switching over")
     let store = store
     let stored = try await dispatcher.deploy(version) { try store.deploy(name, digest) }

@@ -8,6 +8,8 @@ public struct BundleCatalog: Sendable {
   private let root: String
   private let limits: BundleLimits
   public let blobs: BlobStore
+  /// Held while weights are fetched: two deploys of the same file would write into the same partial one.
+  private let fetching = NSLock()
 
   /// Opens the catalog below `folder`, creating it, and clears what an interrupted upload left.
   public init(folder: String, limits: BundleLimits) throws {
@@ -52,6 +54,8 @@ public struct BundleCatalog: Sendable {
     of digest: Digest, _ spec: FunctionSpec, progress: (_ path: String, _ moved: Int64, _ total: Int64) -> Void
   ) throws {
     let folder = try folder(of: digest)
+    fetching.lock()
+    defer { fetching.unlock() }
     for file in spec.files {
       guard let source = file.source, let sha256 = file.sha256, access("\(folder)/\(file.path)", R_OK) != 0
       else { continue }
@@ -64,6 +68,7 @@ public struct BundleCatalog: Sendable {
             .blobDigestMismatch, "'\(file.path)' from its source has another digest than function.yaml pins.",
             hint: "Correct sha256, or the source.")
         }
+        synchroniseDisk(root)
         try blobs.adopt(partial, as: sha256)
         unlink(partial)
       }
@@ -83,6 +88,8 @@ public struct BundleCatalog: Sendable {
         .blobMissing, "The gateway lacks \(missing.count) of the bundle's blobs, first '\(missing[0].path)'.",
         hint: "Ask /v1/blobs/missing which, upload those, then the bundle again.")
     }
+    // A blob's name promises its content: both must be on disk in that order.
+    synchroniseDisk(staging)
     for entry in manifest.files {
       let path = "\(staging)/tree/\(entry.path)"
       if entry.isBlob {

@@ -35,7 +35,8 @@ final class ZstandardDecoder {
           cause: String(cString: ZSTD_getErrorName(result)))
       }
       isAtFrameEnd = result == 0
-      isOutputFull = out.pos == out.size
+      // A frame that has ended has nothing more to give, also when it has just filled the output.
+      isOutputFull = out.pos == out.size && result != 0
       if out.pos > 0 { try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(output)[..<out.pos])) }
     }
   }

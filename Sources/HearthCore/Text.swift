@@ -16,7 +16,7 @@ extension String {
   public func nearest(in candidates: some Sequence<String>) -> String? {
     let distanceMax = max(1, count / 3)
     var best: (candidate: String, distance: Int)?
-    for candidate in candidates {
+    for candidate in candidates where abs(candidate.count - count) <= distanceMax {
       let distance = editDistance(self, candidate)
       if distance <= distanceMax, distance < best?.distance ?? .max { best = (candidate, distance) }
     }

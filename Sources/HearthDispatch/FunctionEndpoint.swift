@@ -241,9 +241,12 @@ public final class FunctionEndpoint: Sendable {
 
   private func start(_ id: WorkerID) {
     let handle = host.start(version.plan(id)) { [self] handle, event in took(event, from: handle) }
-    state.withLockedValue { state in
+    let isEnding = state.withLockedValue { state in
       if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }
+      return state.schedule.isEnding(id)
     }
+    // Decided on before there was a handle to carry it out on.
+    if isEnding { handle.kill() }
   }
 
   private func took(_ event: WorkerEvent, from worker: any WorkerHandle) {

@@ -1,3 +1,4 @@
+import Glibc
 import HearthCore
 import HearthHTTP1
 import HearthScheduler
@@ -21,6 +22,9 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
   private static let heldBytesMax = 256 * 1024
   /// 5 s: how long author's code may take to notice that it was cancelled before its worker is killed.
   private static let cancelGrace = TimeAmount.seconds(5)
+
+  /// 2 ms: a full backlog is emptied as fast as a program accepts.
+  private static let connectRetry = TimeAmount.milliseconds(2)
 
   let id: InvocationID
   private let exchange: any ClientExchange
@@ -67,18 +71,36 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
     runBegan = endpoint.clock.now
     lastByte = runBegan
     if let connection = worker.idleConnection(on: exchange.eventLoop) { return send(to: worker, connection) }
+    connect(to: worker)
+  }
+
+  private func connect(to worker: any WorkerHandle) {
     state = .connecting(worker)
     worker.connect(on: exchange.eventLoop).assumeIsolated().whenComplete { [self] result in
       switch (state, result) {
       case (.connecting, .success(let connection)):
         send(to: worker, connection)
         connection.flush()
-      case (.connecting, .failure): bounce(off: worker)
+      case (.connecting, .failure(let error)): couldNotConnect(to: worker, error)
       case (_, .success(let connection)):
         worker.recycle(connection)
         endpoint.finished(self, on: worker.id)
       case (_, .failure): endpoint.finished(self, on: worker.id)
       }
+    }
+  }
+
+  /// A program whose backlog is full is busy, not broken; a gateway without descriptors is not the worker's fault.
+  private func couldNotConnect(to worker: any WorkerHandle, _ error: any Error) {
+    switch (error as? IOError)?.errnoCode {
+    case EAGAIN:
+      exchange.eventLoop.assumeIsolated().scheduleTask(in: Invocation.connectRetry) { [self] in
+        if case .connecting = state { connect(to: worker) } else { endpoint.finished(self, on: worker.id) }
+      }
+    case EMFILE, ENFILE:
+      fail(HearthError(.connectionsExhausted, "The gateway has no connection left.", hint: "Try again later."))
+      endpoint.finished(self, on: worker.id)
+    default: bounce(off: worker)
     }
   }
 
@@ -100,8 +122,9 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
       self, head: head, method: exchange.request.method, isChunked: exchange.request.framing == .chunked)
     // A connection that ended unnoticed fails at once, and this is waiting again.
     guard case .running = state else { return }
+    if !bodyEnded { exchange.setBodyPaused(false) }
     for bytes in held { connection.sendBody(bytes) }
-    if bodyEnded { connection.endBody() } else { exchange.setBodyPaused(false) }
+    if bodyEnded { connection.endBody() }
     if bodyEnded || !held.isEmpty { connection.flush() }
   }
 
@@ -231,13 +254,22 @@ final class Invocation: ExchangeReceiver, WorkerResponseReceiver {
       if failure == .unreachable, canReplay { return bounce(off: worker) }
       state = .done
       exchange.fail(error(for: failure), source: .gateway, stamp)
-      // A runtime ends a stream that failed by closing its connection, and lives on; anything else is beyond trust.
-      if failure != .cutShort { worker.kill() }
+      if isFatal(failure) { worker.kill() }
       endpoint.finished(self, on: worker.id)
     case .cancelling(let worker, _):
       state = .done
       endpoint.finished(self, on: worker.id)
     case .waiting, .connecting, .done: break
+    }
+  }
+
+  /// Whether a worker is beyond trust. The runtime ends a stream that failed by closing its connection, and a program
+  /// may close an idle connection at any time; both live on.
+  private func isFatal(_ failure: WorkerFailure) -> Bool {
+    switch failure {
+    case .cutShort: false
+    case .closedEarly: endpoint.version.isHandler
+    case .unreachable, .badResponse: true
     }
   }
 

@@ -25,8 +25,12 @@ public final class VersionPreparer: Sendable {
     self.logFolder = logFolder
   }
 
+  /// Prepares a version, to be released afterwards.
+  ///
+  /// - Parameter waits: whether to wait until the zygote has imported its modules, and fail if it cannot.
   public func prepare(
-    _ name: FunctionName, _ digest: Digest, overrides: [String: String], progress: @escaping Progress
+    _ name: FunctionName, _ digest: Digest, overrides: [String: String], waits: Bool = true,
+    progress: @escaping Progress
   ) async throws -> DeployedVersion {
     let spec = try catalog.spec(of: digest)
     try checkDevices(spec)
@@ -42,8 +46,19 @@ public final class VersionPreparer: Sendable {
       name: name, digest: digest, spec: spec, policy: try spec.policy.overridden(by: overrides), folder: folder,
       environment: environment, log: log(of: name))
     progress("Preparing the interpreter")
-    try await host.prepare(environment, preload: version.preload).get()
+    let isPrepared = host.prepare(environment, preload: version.preload)
+    do {
+      if waits { try await isPrepared.get() }
+    } catch {
+      release(version)
+      throw error
+    }
     return version
+  }
+
+  /// The version is served now, or will not be: its zygote is kept by the functions that are served alone.
+  public func release(_ version: DeployedVersion) {
+    host.release(version.environment, preload: version.preload)
   }
 
   public func log(of name: FunctionName) -> FunctionLog {

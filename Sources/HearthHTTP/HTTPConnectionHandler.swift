@@ -15,6 +15,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     /// A head has begun to arrive.
     case readingHead(since: HearthInstant)
     case exchanging(HTTPExchange)
+    /// The last response waits to be taken by the client.
+    case flushing(since: HearthInstant)
     /// The last response is sent; what the client still sends is dropped until it closes.
     case lingering(since: HearthInstant)
     case closed
@@ -53,7 +55,10 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    if case .lingering = state { return }
+    switch state {
+    case .flushing, .lingering: return
+    default: break
+    }
     var bytes = unwrapInboundIn(data)
     if received.readableBytes == 0 { received = bytes } else { received.writeBuffer(&bytes) }
     process()
@@ -69,6 +74,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     inputClosed = true
     switch state {
     case .exchanging(let exchange) where exchange.requestEnded: break
+    case .flushing: break
     default: context.close(promise: nil)
     }
   }
@@ -83,7 +89,12 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   func channelWritabilityChanged(context: ChannelHandlerContext) {
     let isWritable = context.channel.isWritable
     unwritableSince = isWritable ? nil : services.now
-    if case .exchanging(let exchange) = state { exchange.receiver?.clientWritabilityChanged(isWritable: isWritable) }
+    if case .exchanging(let exchange) = state {
+      exchange.receiver?.clientWritabilityChanged(isWritable: isWritable)
+    } else if isWritable {
+      process()
+      updateReading()
+    }
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
@@ -96,6 +107,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     defer { isProcessing = false }
     do {
       while try step() {}
+      received.discardReadBytesIfLarge()
     } catch {
       refuse(error as? HearthError ?? malformedRequest)
     }
@@ -105,6 +117,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   private func step() throws -> Bool {
     switch state {
     case .idle, .readingHead:
+      // A client that sends and does not read gets no further answers made, and waits.
+      guard channel.isWritable else { return false }
       guard let request = try parser.parse(&received) else {
         if case .idle = state, received.readableBytes > 0 { state = .readingHead(since: services.now) }
         return false
@@ -113,7 +127,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
       return true
     case .exchanging(let exchange):
       return try exchange.readBody(&received)
-    case .lingering, .closed:
+    case .flushing, .lingering, .closed:
       return false
     }
   }
@@ -183,6 +197,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     switch state {
     case .exchanging(let exchange):
       reads = exchange.requestEnded ? received.readableBytes < HTTPConnectionHandler.pipelinedMax : !bodyPaused
+    case .idle, .readingHead:
+      reads = channel.isWritable || received.readableBytes < HTTPConnectionHandler.pipelinedMax
     default: reads = true
     }
     if reads != isReading {
@@ -200,24 +216,35 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     guard keepsAlive, !inputClosed, !services.isDraining else { return linger() }
     state = .idle(since: services.now)
     if received.readableBytes > 0 { process() }
+    if case .exchanging(let exchange) = state { exchange.receiver?.requestReadCompleted() }
     updateReading()
   }
 
   /// The response cannot be finished: ends the connection in a way that no client takes for a whole response.
   func cut() {
+    let last = state
     state = .closed
+    services.remove(self)
+    if case .exchanging(let exchange) = last { exchange.abandon() }
     // A reset instead of an orderly end.
     _ = (channel as? any SocketOptionProvider)?.setSoLinger(Glibc.linger(l_onoff: 1, l_linger: 0))
     channel.close(promise: nil)
   }
 
-  /// Ends the connection so that what was sent is not lost: a close with unread bytes would reset it.
+  /// Ends the connection so that nothing sent is lost: the client takes what waits, then hears the end, then may
+  /// close. A close with unread bytes, or before the last write, would cost it the response.
   private func linger() {
-    state = .lingering(since: services.now)
+    state = .flushing(since: services.now)
     received.clear()
     updateReading()
-    if inputClosed { return channel.close(promise: nil) }
-    channel.close(mode: .output, promise: nil)
+    let flushed = channel.eventLoop.makePromise(of: Void.self)
+    flushed.futureResult.assumeIsolated().whenComplete { [self] _ in
+      guard case .flushing = state else { return }
+      if inputClosed { return channel.close(promise: nil) }
+      state = .lingering(since: services.now)
+      channel.close(mode: .output, promise: nil)
+    }
+    channel.writeAndFlush(ByteBuffer(), promise: flushed)
   }
 
   // Time and ending.
@@ -232,6 +259,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
       if received.readableBytes == 0 { return channel.close(promise: nil) }
       refuse(HearthError(.requestTimeout, "The request head did not arrive within \(limits.headTimeout.text)."))
     case .exchanging(let exchange): exchange.receiver?.timePassed(now: now)
+    case .flushing(let since):
+      if since.duration(to: now) > limits.stallTimeout { cut() }
     case .lingering(let since):
       if since.duration(to: now) > HTTPConnectionHandler.lingerTimeout { channel.close(promise: nil) }
     case .closed: break

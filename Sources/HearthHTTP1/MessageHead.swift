@@ -103,6 +103,9 @@ public struct ResponseHead: Sendable {
   public let status: Int
   public let framing: BodyFraming
   public let keepsAlive: Bool
+  /// Whether the head announces a body that must not follow it (HEAD, 204, 304). A worker that sends one all the same
+  /// would have it taken for the next response, so its connection is not used again.
+  public let announcesWithheldBody: Bool
 }
 
 extension Substring {

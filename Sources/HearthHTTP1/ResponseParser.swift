@@ -20,11 +20,14 @@ public struct ResponseParser {
         guard status != 101 else { throw malformed("the worker switched protocols unasked") }
         continue
       }
-      let framing = try framing(of: message, status: status, requestMethod: requestMethod)
+      let declared = try declaredFraming(of: message)
+      let isBodyless = requestMethod == "HEAD" || status == 204 || status == 304
+      let framing = isBodyless ? .none : declared ?? .untilClose
       let keepsAlive =
         isHTTP11 ? !message.hasToken("connection", "close") : message.hasToken("connection", "keep-alive")
       return ResponseHead(
-        message: message, status: status, framing: framing, keepsAlive: keepsAlive && framing != .untilClose)
+        message: message, status: status, framing: framing, keepsAlive: keepsAlive && framing != .untilClose,
+        announcesWithheldBody: isBodyless && declared != nil && declared != BodyFraming.none)
     }
   }
 
@@ -37,14 +40,14 @@ public struct ResponseParser {
     return (status, isHTTP11)
   }
 
-  private func framing(of message: MessageHead, status: Int, requestMethod: String) throws -> BodyFraming {
+  /// What the fields say of the body; nil when they say nothing.
+  private func declaredFraming(of message: MessageHead) throws -> BodyFraming? {
     let length = try message.contentLength()
     let isChunked = try message.isChunked()
     guard !(isChunked && length != nil) else {
       throw malformed("both Content-Length and Transfer-Encoding are given")
     }
-    if requestMethod == "HEAD" || status == 204 || status == 304 { return .none }
     if isChunked { return .chunked }
-    return length.map { $0 == 0 ? .none : .length($0) } ?? .untilClose
+    return length.map { $0 == 0 ? BodyFraming.none : .length($0) }
   }
 }

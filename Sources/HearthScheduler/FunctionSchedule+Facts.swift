@@ -6,7 +6,7 @@ extension FunctionSchedule {
   public mutating func invocationArrived(_ id: InvocationID, now: HearthInstant) -> [Action] {
     if isRetired { return [.reject(id, .retired)] }
     if queue.isEmpty, let worker = available.last {
-      assign(id, to: worker, .hot, now: now)
+      assign(Waiting(id: id, arrival: now), to: worker, .hot, now: now)
       refillBuffer(now: now)
       return takeActions()
     }
@@ -18,7 +18,7 @@ extension FunctionSchedule {
     if queue.count >= max(policy.queueLengthMax, 0), !(queue.isEmpty && policy.queueLengthMax == 0 && poolSize == 0) {
       return [.reject(id, .queueFull(length: queue.count, retryAfter: queueDrainTime(now: now)))]
     }
-    queue.append(Waiting(id: id, arrival: now, isReturned: false))
+    queue.append(Waiting(id: id, arrival: now))
     growForQueue(now: now)
     scheduleWake(now.advanced(by: policy.coldStartTimeout))
     return takeActions()
@@ -26,8 +26,9 @@ extension FunctionSchedule {
 
   /// A worker took an invocation and is done with it: answered, failed, or cancelled and proven free.
   public mutating func invocationFinished(_ id: InvocationID, on worker: WorkerID, now: HearthInstant) -> [Action] {
-    guard let began = release(id, from: worker, now: now) else { return [] }
-    serviceEstimate.observe(began.duration(to: now))
+    guard let running = release(id, from: worker) else { return [] }
+    serviceEstimate.observe(running.began.duration(to: now))
+    if loadFailures.count > 0 { loadFailures.clear() }
     settle(worker, now: now)
     return takeActions()
   }
@@ -35,10 +36,17 @@ extension FunctionSchedule {
   /// No byte of the invocation reached the worker: it goes back to the head of the queue. The worker, which takes no
   /// bytes, gets nothing more; the shell ends it.
   public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
-    _ = release(id, from: worker, now: now)
+    var waiting = release(id, from: worker)?.waiting ?? Waiting(id: id, arrival: now)
+    waiting.returns += 1
     if workers[worker] != nil { transition(worker, to: .stopping, now: now) }
-    guard !isRetired else { return [.reject(id, .retired)] }
-    queue.prepend(Waiting(id: id, arrival: now, isReturned: true))
+    if isRetired {
+      actions.append(.reject(id, .retired))
+    } else if waiting.returns > FunctionSchedule.returnsMax {
+      let reason = "its workers took no request, \(waiting.returns) times in a row"
+      actions.append(.reject(id, .loadFailed(reason: reason, retryAfter: FunctionSchedule.loadBackoff)))
+    } else {
+      queue.prepend(waiting)
+    }
     recover(now: now)
     return takeActions()
   }
@@ -58,7 +66,6 @@ extension FunctionSchedule {
   public mutating func workerBecameReady(_ id: WorkerID, now: HearthInstant) -> [Action] {
     guard case .starting(let since, _) = workers[id]?.state else { return [] }
     startEstimate.observe(since.duration(to: now))
-    loadFailures.clear()
     transition(id, to: .ready, now: now)
     workers[id]?.idleSince = now
     settle(id, now: now)
@@ -84,6 +91,11 @@ extension FunctionSchedule {
     guard let worker = workers[id] else { return [] }
     inFlightCount -= worker.inFlight.count
     transition(id, to: nil, now: now)
+    // A worker that ends unasked soon after it was ready, without a request, is as bad as one that does not load.
+    let livedShortly = worker.idleSince.duration(to: now) < FunctionSchedule.shortLife
+    if worker.state == .ready, !worker.hasServed, livedShortly {
+      loadFailures.record("its worker ended as soon as it was ready", now: now)
+    }
     recover(now: now)
     return takeActions()
   }

@@ -11,6 +11,7 @@ extension FunctionSchedule {
       while poolSize < policy.workersMin, startAllowed(now: now) { start(.minimum, now: now) }
       refillBuffer(now: now)
       growForQueue(now: now)
+      stopIdle(now: now)
     }
     scheduleNextWake(now: now)
   }
@@ -22,12 +23,16 @@ extension FunctionSchedule {
   mutating func growForQueue(now: HearthInstant) {
     guard let head = queue.first, !isRetired else { return }
     guard poolSize > 0 else {
-      if startAllowed(now: now) { start(.activation, now: now) }
+      if startAllowed(now: now) {
+        start(.activation, now: now)
+      } else if let retryAt = loadFailures.retryAt {
+        scheduleWake(retryAt)
+      }
       return
     }
     guard startingCount == 0, poolSize < policy.workersMax, startAllowed(now: now) else { return }
     let startTime = max(startEstimate.value ?? .zero, FunctionSchedule.startTimeFloor)
-    guard head.isReturned || head.arrival.duration(to: now) >= startTime else {
+    guard head.returns > 0 || head.arrival.duration(to: now) >= startTime else {
       return scheduleWake(head.arrival.advanced(by: startTime))
     }
     guard queueDrainTime(now: now) > startTime else { return scheduleWake(now.advanced(by: startTime)) }

@@ -3,19 +3,19 @@ import HearthCore
 
 /// Requests and the slots they take.
 extension FunctionSchedule {
-  mutating func assign(_ id: InvocationID, to worker: WorkerID, _ kind: StartKind, now: HearthInstant) {
-    workers[worker]!.inFlight.append(Running(id: id, began: now))
+  mutating func assign(_ waiting: Waiting, to worker: WorkerID, _ kind: StartKind, now: HearthInstant) {
+    workers[worker]!.inFlight.append(Running(waiting: waiting, began: now))
     workers[worker]!.hasServed = true
     inFlightCount += 1
     if workers[worker]!.inFlight.count >= policy.concurrencyMax { available.removeAll { $0 == worker } }
-    actions.append(.run(id, on: worker, kind))
+    actions.append(.run(waiting.id, on: worker, kind))
   }
 
   /// Frees the slot an invocation took; nil when the worker does not hold it (any more).
-  mutating func release(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> HearthInstant? {
+  mutating func release(_ id: InvocationID, from worker: WorkerID) -> Running? {
     guard let index = workers[worker]?.inFlight.firstIndex(where: { $0.id == id }) else { return nil }
     inFlightCount -= 1
-    return workers[worker]!.inFlight.remove(at: index).began
+    return workers[worker]!.inFlight.remove(at: index)
   }
 
   /// Gives a worker that has a free slot its next request, or lets it fall idle or end.
@@ -37,11 +37,11 @@ extension FunctionSchedule {
   /// Hands waiting requests to free slots.
   mutating func serveQueue(now: HearthInstant) {
     while let worker = available.last, let waiting = queue.popFirst() {
-      assign(waiting.id, to: worker, kind(of: waiting, on: worker), now: now)
+      assign(waiting, to: worker, kind(of: worker), now: now)
     }
   }
 
-  private func kind(of waiting: Waiting, on worker: WorkerID) -> StartKind {
+  private func kind(of worker: WorkerID) -> StartKind {
     if workers[worker]?.hasServed == true { return .warm }
     return startMode == .fork ? .zygote : .cold
   }

@@ -33,6 +33,9 @@ extension FunctionSchedule {
     }
   }
 
+  /// Whether a worker was told to end.
+  public func isEnding(_ id: WorkerID) -> Bool { workers[id]?.state == .stopping }
+
   /// The reason and remaining memory of a load that failed for good; nil while loads work.
   public func rememberedFailure(now: HearthInstant) -> (reason: String, remaining: Duration)? {
     guard loadFailures.isRemembered, let retryAt = loadFailures.retryAt, retryAt > now else { return nil }

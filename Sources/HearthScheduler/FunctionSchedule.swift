@@ -77,13 +77,15 @@ public struct FunctionSchedule: Sendable {
   struct Waiting: Sendable {
     let id: InvocationID
     let arrival: HearthInstant
-    /// Bounced back from a worker that never got a byte of it.
-    let isReturned: Bool
+    /// How often it came back from a worker that never got a byte of it.
+    var returns = 0
   }
 
   struct Running: Sendable {
-    let id: InvocationID
+    let waiting: Waiting
     let began: HearthInstant
+
+    var id: InvocationID { waiting.id }
   }
 
   struct Worker: Sendable {
@@ -108,6 +110,12 @@ public struct FunctionSchedule: Sendable {
   static let loadFailureMemory = Duration.seconds(900)
   /// The pause after the first failed load; it doubles with each.
   static let loadBackoff = Duration.milliseconds(500)
+
+  /// A worker that ends by itself within this time of being ready does not work, whatever it reported.
+  static let shortLife = Duration.seconds(10)
+
+  /// How often a request is given to another worker: by then the workers are at fault, not chance.
+  static let returnsMax = 3
 
   /// The least a start is taken to last, so that no queue of a few milliseconds grows the pool.
   static let startTimeFloor = Duration.milliseconds(10)

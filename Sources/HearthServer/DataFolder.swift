@@ -28,7 +28,6 @@ struct DataFolder: Sendable {
   var database: String { "\(path)/hearth.sqlite" }
   var environments: String { "\(path)/environments" }
   var logs: String { "\(path)/logs" }
-  var run: String { "\(path)/run" }
 
   /// Held until the process ends, whatever way it ends.
   private func lock() throws {
@@ -42,4 +41,12 @@ struct DataFolder: Sendable {
         hint: "Stop it, or choose another --data-dir.")
     }
   }
+}
+
+/// Every client and every worker takes descriptors: as many as the system allows, not the shell's usual 1,024.
+func raiseDescriptorLimit() {
+  var limit = rlimit()
+  guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+  limit.rlim_cur = limit.rlim_max
+  setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }

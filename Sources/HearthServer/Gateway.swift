@@ -29,12 +29,13 @@ public struct Gateway: Sendable {
   /// Runs until SIGTERM or SIGINT, or until the task is cancelled. `ready` is told where it listens.
   public func run(ready: @escaping @Sendable (GatewayAddress) -> Void) async throws {
     let folder = try DataFolder(configuration.dataFolder)
+    raiseDescriptorLimit()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoopCount)
     let control = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let clock = SystemClock()
     let host = try LocalHost(
       loop: control.next(), runtime: ConfigurationFiles.runtimeFolder(configured: configuration.runtimeFolder),
-      directory: folder.run, logs: folder.logs, logger: logger)
+      dataFolder: folder.path, logs: folder.logs, logger: logger)
     let catalog = try BundleCatalog(folder: folder.path, limits: configuration.bundleLimits)
     let environments = try PythonEnvironments(
       folder: folder.environments, python: configuration.python, variables: ConfigurationFiles.environment)

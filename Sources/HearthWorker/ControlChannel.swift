@@ -22,7 +22,10 @@ final class ControlChannel: Sendable {
   ) throws -> EventLoopFuture<ControlChannel> {
     // A descriptor of its own for sending: NIO's may be closed at any time.
     let sender = fcntl(socket, F_DUPFD_CLOEXEC, 3)
-    guard sender >= 0 else { throw HearthError(.internalError, "No descriptor is left for a worker.") }
+    guard sender >= 0 else {
+      Glibc.close(socket)
+      throw HearthError(.internalError, "The gateway has no descriptor left for a worker.")
+    }
     return ClientBootstrap(group: loop)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {

@@ -11,20 +11,25 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   private let loop: any EventLoop
   private let runtime: String
   private let directory: String
+  private let dataFolder: String
   private let zygoteLog: FunctionLog
   private let logger: Logger
   private var zygotes: [Zygote.Key: Zygote] = [:]
   private var workers: [WorkerID: LocalWorker] = [:]
+  /// How many deploys prepare with a zygote now; those keep it.
+  private var claims: [Zygote.Key: Int] = [:]
   private var hasReportedIsolation = false
   private let isolation = NIOLockedValueBox<[String: String]?>(nil)
 
   /// - Parameters:
   ///   - runtime: the folder that holds `hearth_runtime`.
-  ///   - directory: where workers get their private folders; short, since sockets lie in them.
-  public init(loop: any EventLoop, runtime: String, directory: String, logs: String, logger: Logger) throws {
+  ///   - dataFolder: where workers get their private folders, and what is hidden from them; short, since sockets lie in
+  ///     them.
+  public init(loop: any EventLoop, runtime: String, dataFolder: String, logs: String, logger: Logger) throws {
     self.loop = loop
     self.runtime = runtime
-    self.directory = directory
+    self.directory = "\(dataFolder)/run"
+    self.dataFolder = dataFolder
     self.logger = logger
     zygoteLog = FunctionLog(path: "\(logs)/zygotes.log")
     try? FileManager.default.removeItem(atPath: directory)
@@ -35,12 +40,15 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   /// What isolation this machine lacks and why, by feature; nil until the first zygote has tried.
   public var missingIsolation: [String: String]? { isolation.withLockedValue { $0 } }
 
-  /// Starts the zygote of an environment ahead of its first worker. Fails with the reason when its imports do.
+  /// Starts the zygote of an environment ahead of its first worker, and keeps it until `release`. Fails with the reason
+  /// when its imports do.
   public func prepare(_ environment: PythonEnvironment, preload: [String]) -> EventLoopFuture<Void> {
     let promise = loop.makePromise(of: Void.self)
+    let key = Zygote.Key(environment: environment, preload: preload)
     loop.execute { [self] in
+      claims[key, default: 0] += 1
       do {
-        let zygote = try zygote(Zygote.Key(environment: environment, preload: preload))
+        let zygote = try zygote(key)
         zygote.whenSettled {
           if case .ended(let reason) = zygote.state {
             promise.fail(HearthError(.loadFailed, "The function cannot be loaded: \(reason)."))
@@ -55,13 +63,17 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     return promise.futureResult
   }
 
-  /// Ends every zygote that none of these environments needs.
+  /// Takes back one `prepare`, whether it succeeded or not.
+  public func release(_ environment: PythonEnvironment, preload: [String]) {
+    loop.execute { [self] in claims[Zygote.Key(environment: environment, preload: preload), default: 1] -= 1 }
+  }
+
+  /// Ends every zygote that none of these environments, no deploy under way and no worker needs.
   public func retainZygotes(_ needed: [(environment: PythonEnvironment, preload: [String])]) {
     let keys = Set(needed.map { Zygote.Key(environment: $0.environment, preload: $0.preload) })
     loop.execute { [self] in
-      for (key, zygote) in zygotes
-      where !keys.contains(key) && !workers.values.contains(where: { $0.zygote === zygote }) {
-        zygote.end()
+      for (key, zygote) in zygotes where !keys.contains(key) && claims[key, default: 0] <= 0 {
+        if !workers.values.contains(where: { $0.zygote === zygote }) { zygote.end() }
       }
     }
   }
@@ -69,7 +81,8 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   public func start(
     _ plan: WorkerPlan, observer: @escaping WorkerObserver
   ) -> any WorkerHandle {
-    let worker = LocalWorker(plan, directory: "\(directory)/\(plan.id)", loop: loop, observer: observer)
+    let worker = LocalWorker(
+      plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, observer: observer)
     loop.execute { [self] in
       workers[plan.id] = worker
       do {
@@ -97,7 +110,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     }
     let zygote = try Zygote(
       key, runtime: runtime, log: zygoteLog, loop: loop, report: { [self] in dispatch($0) },
-      ended: { [self] in zygoteEnded(key) })
+      ended: { [self] in ended($0) })
     zygotes[key] = zygote
     zygote.whenSettled { [self, unowned zygote] in reportIsolation(of: zygote) }
     return zygote
@@ -113,12 +126,12 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     }
   }
 
-  private func zygoteEnded(_ key: Zygote.Key) {
-    guard let zygote = zygotes[key] else { return }
+  private func ended(_ zygote: Zygote) {
     for worker in workers.values where worker.zygote === zygote {
       worker.processExited(status: nil, signal: SIGKILL)
     }
-    zygotes[key] = nil
+    // Another may have taken its place already.
+    if zygotes[zygote.key] === zygote { zygotes[zygote.key] = nil }
   }
 
   private func reportIsolation(of zygote: Zygote) {

@@ -25,6 +25,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   let id: WorkerID
   private let plan: WorkerPlan
   private let directory: String
+  private let dataFolder: String
   private let loop: any EventLoop
   private let observer: WorkerObserver
   private let created = NIODeadline.now()
@@ -47,11 +48,12 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   }
 
   init(
-    _ plan: WorkerPlan, directory: String, loop: any EventLoop, observer: @escaping WorkerObserver
+    _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, observer: @escaping WorkerObserver
   ) {
     id = plan.id
     self.plan = plan
     self.directory = directory
+    self.dataFolder = dataFolder
     self.loop = loop
     self.observer = observer
   }
@@ -64,6 +66,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   func launch(from zygote: Zygote) {
     guard case .launching = state else { return }
+    if stopWanted { return fail("it was stopped before it ran") }
     let forkable: Bool
     switch zygote.state {
     case .starting: preconditionFailure("a launch waits for its zygote")
@@ -81,11 +84,15 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   private func launch(from zygote: Zygote, fork: Bool) throws {
     let sockets = try DescriptorPair.sockets()
-    let output = try DescriptorPair.pipe()
-    defer {
-      close(sockets.theirs)
-      close(output.theirs)
+    defer { close(sockets.theirs) }
+    let output: DescriptorPair
+    do {
+      output = try DescriptorPair.pipe()
+    } catch {
+      close(sockets.ours)
+      throw error
     }
+    defer { close(output.theirs) }
     LogPipe.open(output.ours, on: loop, log: plan.log, worker: id)
     try ControlChannel.open(
       sockets.ours, on: loop, received: { [self] in received($0) }, closed: { [self] in controlClosed() }
@@ -105,7 +112,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     return WorkerLaunch(
       worker: id.description, function: plan.function.rawValue, version: plan.version, bundle: plan.bundle,
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
-      environment: plan.variables, config: plan.config, directory: directory, network: plan.network,
+      environment: plan.variables, config: plan.config, directory: directory, hidden: dataFolder, network: plan.network,
       memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes)
   }
 
@@ -149,6 +156,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   private func becomeReady(load: Duration) {
     guard case .starting = state else { return }
+    if stopWanted { return kill() }
     state = .ready
     let total = NIODeadline.now() - created
     observer(self, .ready(spawn: max(.zero, .nanoseconds(total.nanoseconds) - load), load: load))
@@ -192,10 +200,13 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   private static func accepts(_ path: String) -> Bool {
     guard access(path, F_OK) == 0, let address = try? SocketAddress(unixDomainSocketPath: path) else { return false }
-    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    // Never blocking: a program that accepts nothing must not hold up the loop.
+    let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+    let descriptor = socket(AF_UNIX, kind, 0)
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
-    return address.withSockAddr { Glibc.connect(descriptor, $0, socklen_t($1)) } == 0
+    let result = address.withSockAddr { Glibc.connect(descriptor, $0, socklen_t($1)) }
+    return result == 0 || errno == EAGAIN
   }
 
   // Data connections, from any loop.

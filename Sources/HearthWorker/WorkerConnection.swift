@@ -51,6 +51,7 @@ public final class WorkerConnection: ChannelInboundHandler {
   private var parser = ResponseParser(bytesMax: headMax)
   private var received = ByteBuffer()
   private var channel: (any Channel)?
+  private var isReadPaused = false
   public private(set) var isOpen = false
 
   public init() {}
@@ -93,6 +94,8 @@ public final class WorkerConnection: ChannelInboundHandler {
 
   /// Stops or resumes reading the response, for a client that is slower than the worker.
   public func setReadPaused(_ isPaused: Bool) {
+    guard isPaused != isReadPaused else { return }
+    isReadPaused = isPaused
     try? channel?.syncOptions?.setOption(.autoRead, value: !isPaused)
   }
 
@@ -123,6 +126,7 @@ public final class WorkerConnection: ChannelInboundHandler {
     }
     do {
       try readResponse()
+      received.discardReadBytesIfLarge()
     } catch {
       let problem = (error as? HearthError)?.message ?? String(describing: error)
       fail(.badResponse(problem))
@@ -135,7 +139,7 @@ public final class WorkerConnection: ChannelInboundHandler {
       guard var body = exchange.body else {
         guard let head = try parser.parse(&received, requestMethod: exchange.method) else { return }
         self.exchange?.responseBegan = true
-        self.exchange?.keepsAlive = head.keepsAlive
+        self.exchange?.keepsAlive = head.keepsAlive && !head.announcesWithheldBody
         self.exchange?.body = BodyDecoder(head.framing)
         exchange.receiver.workerResponseBegan(head)
         continue
@@ -153,6 +157,8 @@ public final class WorkerConnection: ChannelInboundHandler {
   private func endResponse() {
     guard let exchange else { return }
     self.exchange = nil
+    // The next request's response must not wait for this one's client.
+    setReadPaused(false)
     let isReusable = exchange.keepsAlive && exchange.requestEnded && isOpen && received.readableBytes == 0
     if !isReusable { channel?.close(promise: nil) }
     exchange.receiver.workerResponseEnded(isReusable: isReusable)

@@ -18,6 +18,9 @@ final class Zygote {
     case ended(reason: String)
   }
 
+  /// 5 min: importing the largest libraries from a slow disk takes one.
+  private static let preloadTimeout = TimeAmount.minutes(5)
+
   let key: Key
   private(set) var state = State.starting([])
   private(set) var missingIsolation: [String: String] = [:]
@@ -25,20 +28,27 @@ final class Zygote {
   private var pid: pid_t = 0
   private var control: ControlChannel?
   private let report: (ZygoteReport) -> Void
-  private let ended: () -> Void
+  private let ended: (Zygote) -> Void
 
   /// - Parameters:
   ///   - report: gets `started` and `exited` of workers.
   ///   - ended: the process is gone, and its workers with it.
   init(
     _ key: Key, runtime: String, log: FunctionLog, loop: any EventLoop,
-    report: @escaping (ZygoteReport) -> Void, ended: @escaping () -> Void
+    report: @escaping (ZygoteReport) -> Void, ended: @escaping (Zygote) -> Void
   ) throws {
     self.key = key
     self.report = report
     self.ended = ended
     let sockets = try DescriptorPair.sockets()
-    let output = try DescriptorPair.pipe()
+    let output: DescriptorPair
+    do {
+      output = try DescriptorPair.pipe()
+    } catch {
+      close(sockets.ours)
+      close(sockets.theirs)
+      throw error
+    }
     let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
     defer { for descriptor in [null, sockets.theirs, output.theirs] { close(descriptor) } }
     LogPipe.open(output.ours, on: loop, log: log, worker: nil)
@@ -53,6 +63,13 @@ final class Zygote {
     try ControlChannel.open(
       sockets.ours, on: loop, received: { zygote.received($0) }, closed: { zygote.controlClosed() }
     ).whenSuccess { zygote.control = $0 }
+    loop.assumeIsolated().scheduleTask(in: Zygote.preloadTimeout) { [weak self] in self?.endIfStarting() }
+  }
+
+  private func endIfStarting() {
+    guard case .starting = state else { return }
+    settle(.ended(reason: "its preload took longer than five minutes"))
+    end()
   }
 
   /// What every zygote and worker inherits: nothing of the gateway's own secrets.
@@ -109,6 +126,6 @@ final class Zygote {
     waitpid(pid, &status, 0)
     settle(.ended(reason: "the Python environment's interpreter ended unexpectedly"))
     if case .ready = state { state = .ended(reason: "its zygote ended") }
-    ended()
+    ended(self)
   }
 }

@@ -9,7 +9,13 @@ public enum ControlCodec {
   public static func encode(_ message: some ControlMessageCoding) throws -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    return [UInt8](try encoder.encode(Envelope(message: message))) + [UInt8(ascii: "\n")]
+    let line = [UInt8](try encoder.encode(Envelope(message: message))) + [UInt8(ascii: "\n")]
+    guard line.count <= ControlMessage.lengthMax else {
+      throw HearthError(
+        .internalError, "A control message is larger than \(ByteSize(bytes: Int64(ControlMessage.lengthMax)).rounded).",
+        hint: "Shorten 'config' and 'env' in function.yaml.")
+    }
+    return line
   }
 
   public static func decode<Message: ControlMessageCoding>(
@@ -56,6 +62,12 @@ private struct Envelope<Message: ControlMessageCoding>: Codable {
     var members = encoder.container(keyedBy: ControlKey.self)
     try members.encode(message.type, forKey: "type")
     try message.encode(into: &members)
+  }
+}
+
+extension Double {
+  fileprivate func clamped(to range: ClosedRange<Double>) -> Double {
+    isNaN ? range.lowerBound : min(max(self, range.lowerBound), range.upperBound)
   }
 }
 
@@ -183,10 +195,14 @@ extension WorkerReport: ControlMessageCoding {
     switch type {
     case "loading": self = .loading
     case "progress":
+      // A worker runs code that is not trusted: its numbers are brought into range, not believed.
+      let fraction = try members.decodeIfPresent(Double.self, forKey: "fraction")
       self = .progress(
-        fraction: try members.decodeIfPresent(Double.self, forKey: "fraction"),
-        note: try members.decodeIfPresent(String.self, forKey: "note"))
-    case "ready": self = .ready(loadSeconds: try members.decode(Double.self, forKey: "load_seconds"))
+        fraction: fraction.map { $0.clamped(to: 0...1) },
+        note: try members.decodeIfPresent(String.self, forKey: "note").map { $0.printable(limit: 200) })
+    case "ready":
+      // 31 years at most: any duration that can be added up.
+      self = .ready(loadSeconds: try members.decode(Double.self, forKey: "load_seconds").clamped(to: 0...1e9))
     case "failed":
       self = .failed(
         type: try members.decode(String.self, forKey: "error_type"),

@@ -75,6 +75,8 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public var config: String
   /// A private folder on the gateway's side in which a `command` creates its socket.
   public var directory: String
+  /// The gateway's data folder, of which the worker sees its bundle, its environment and its own folder only.
+  public var hidden: String
   public var network: Bool
   /// Most bytes of private memory; nil is no limit.
   public var memoryBytes: Int64?
@@ -84,6 +86,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public init(
     worker: String, function: String, version: String, bundle: String, handler: String?, command: [String]?,
     python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
+    hidden: String,
     network: Bool, memoryBytes: Int64?, temporaryBytes: Int64
   ) {
     self.worker = worker
@@ -98,6 +101,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     self.environment = environment
     self.config = config
     self.directory = directory
+    self.hidden = hidden
     self.network = network
     self.memoryBytes = memoryBytes
     self.temporaryBytes = temporaryBytes
@@ -105,7 +109,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
 
   enum CodingKeys: String, CodingKey {
     case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
-    case network
+    case hidden, network
     case memoryBytes = "memory_bytes"
     case temporaryBytes = "temporary_bytes"
   }

@@ -292,4 +292,17 @@ struct HostileArchiveTests {
       try String(contentsOfFile: "\(tree)/data/\(String(repeating: "n", count: 150)).txt", encoding: .utf8) == "content"
     )
   }
+
+  @Test("A tar that fills the decoder's output exactly is whole", arguments: [1 << 20, 1000])
+  func exactFit(step: Int) throws {
+    let folder = try TemporaryFolder()
+    var tar = TarBuilder()
+    tar.add("function.yaml", spec)
+    tar.add("handler.py", "x = 1")
+    // Three headers, two blocks of content and the end make 3,584 bytes; the rest fills 128 KiB.
+    tar.add(Array("fill".utf8), [UInt8](repeating: 7, count: 131_072 - 3_584))
+    tar.end()
+    #expect(tar.bytes.count == 131_072)
+    _ = try upload(compress(tar.bytes), to: catalog(folder), step: step)
+  }
 }

@@ -270,4 +270,54 @@ struct FunctionScheduleTests {
     policy.workersMax = 1
     #expect(schedule.policyChanged(policy, now: at(2)).effects == [.stopWorker(first, .surplus)])
   }
+
+  @Test("A request in the pause after a failed load wakes the schedule when the pause ends")
+  func backOff() {
+    var schedule = makeSchedule()
+    _ = schedule.invocationArrived(invocation(1), now: at(0))
+    _ = schedule.invocationAbandoned(invocation(1), now: at(1))
+    _ = schedule.workerFailedToStart(first, reason: "no", now: at(10))
+    let actions = schedule.invocationArrived(invocation(2), now: at(20))
+    #expect(actions.contains(.wake(at(510))))
+    #expect(schedule.timeReached(now: at(510)).starts == 1)
+  }
+
+  @Test("A request that no worker takes is refused after the third return")
+  func returnsAreBounded() {
+    var schedule = makeSchedule()
+    _ = schedule.invocationArrived(invocation(1), now: at(0))
+    var refused = false
+    for number in 1...10 where !refused {
+      let worker = WorkerID(UInt64(number))
+      _ = schedule.workerBecameReady(worker, now: at(Int64(number) * 10))
+      let actions = schedule.invocationReturned(invocation(1), from: worker, now: at(Int64(number) * 10 + 1))
+      _ = schedule.workerExited(worker, now: at(Int64(number) * 10 + 2))
+      refused = actions.contains { if case .reject(invocation(1), .loadFailed) = $0 { true } else { false } }
+      #expect(refused == (number == 4))
+    }
+    #expect(refused)
+  }
+
+  @Test("A worker that ends as soon as it is ready counts as a failed load, so that min-workers does not spin")
+  func shortLives() {
+    var schedule = makeSchedule { $0.workersMin = 1 }
+    _ = schedule.activated(workers: 0, now: at(0))
+    _ = schedule.workerBecameReady(first, now: at(5))
+    #expect(schedule.workerExited(first, now: at(6)).starts == 0)
+    #expect(schedule.timeReached(now: at(506)).starts == 1)
+  }
+
+  @Test("Lowering min-workers ends workers that are past their keep-alive at once")
+  func lowering() {
+    var schedule = makeSchedule {
+      $0.workersMin = 1
+      $0.keepAlive = .fixed(.seconds(1))
+    }
+    _ = schedule.activated(workers: 0, now: at(0))
+    _ = schedule.workerBecameReady(first, now: at(5))
+    var policy = schedule.policy
+    policy.workersMin = 0
+    let ended = schedule.policyChanged(policy, now: at(60_000)).effects
+    #expect(ended == [.stopWorker(first, .idle(.milliseconds(59_995)))])
+  }
 }

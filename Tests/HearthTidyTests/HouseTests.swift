@@ -37,14 +37,15 @@ private enum House {
       "NIOConcurrencyHelpers", "Logging", "Foundation",
     ],
     "HearthDispatch": [
-      "HearthCore", "HearthBundle", "HearthHTTP1", "HearthScheduler", "HearthWorker", "NIOCore", "NIOPosix",
+      "HearthCore", "HearthBundle", "HearthHTTP1", "HearthScheduler", "HearthWorker", "NIOCore", "NIOPosix", "Glibc",
       "NIOConcurrencyHelpers", "Logging", "Foundation",
     ],
     "HearthHTTP": [
       "HearthCore", "HearthHTTP1", "NIOCore", "NIOPosix", "NIOConcurrencyHelpers", "Logging", "Glibc", "Foundation",
     ],
     "HearthAdmin": [
-      "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", "Hummingbird", "NIOCore",
+      "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", "Hummingbird", "ServiceLifecycle",
+      "NIOCore",
       "NIOPosix", "NIOFoundationCompat", "Logging", "Foundation",
     ],
     "HearthServer": [

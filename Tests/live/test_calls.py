@@ -1,9 +1,12 @@
 """Calling functions: what goes in, what comes out, what is refused."""
 
+import http.client
 import json
+import socket
 import time
 
 import pytest
+from gateway import ECHO, PATIENCE
 
 
 def test_first_call_is_from_the_zygote_and_the_next_hot(shared):
@@ -193,8 +196,6 @@ def test_chunks_arrive_as_they_are_yielded(shared):
         "    def parts(self):\n        for i in range(5):\n            yield f'{i}\\n'\n            time.sleep(0.2)\n",
     )
     shared.call("slow-stream")
-    import http.client
-
     connection = http.client.HTTPConnection(*shared.address)
     connection.request("POST", "/functions/slow-stream", b"{}")
     response = connection.getresponse()
@@ -284,3 +285,113 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
 Server(os.environ["HEARTH_SOCKET"], Handler).serve_forever()
 """
+
+
+LARGE = """
+class Model:
+    def predict(self, input, context):
+        if context.path == "/stream":
+            return (bytes([65 + i % 26]) * 65536 for i in range(160))
+        return b"z" * (10 << 20)
+"""
+
+
+@pytest.mark.parametrize("path", ["/whole", "/stream"])
+@pytest.mark.parametrize("persistence", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize("half_close", [False, True])
+def test_a_slow_reader_gets_everything_and_the_worker_serves_on(shared, path, persistence, half_close):
+    shared.deploy("large", LARGE, "scaling: {max-workers: 1}\n")
+    with socket.create_connection(shared.address, timeout=30) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        connection.sendall(
+            b"POST /functions/large%s HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n%s\r\n" % (path.encode(), persistence)
+        )
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        time.sleep(2.0)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        body = b""
+        while part := response.read1(1 << 20):
+            body += part
+            time.sleep(0.002)
+    assert len(body) == 10 << 20
+    for _ in range(3):
+        assert len(shared.request(f"/functions/large{path}").body) == 10 << 20
+
+
+def test_what_follows_a_head_is_never_taken_for_the_next_response(shared):
+    shared.deploy(
+        "forger",
+        "class Model:\n    def predict(self, input, context):\n"
+        "        forged = b'HTTP/1.1 200 OK\\r\\ncontent-length: 5\\r\\n\\r\\nowned'\n"
+        "        if context.path == '/own':\n            return {'mine': input}\n"
+        "        if context.path == '/stream':\n            return (forged for _ in range(3))\n"
+        "        return forged + b'x' * 400_000\n",
+        "scaling: {max-workers: 1}\n",
+    )
+    for number in range(40):
+        for path in ("/whole", "/stream"):
+            answer = shared.request(f"/functions/forger{path}", None, method="HEAD")
+            assert (answer.status, answer.body) == (200, b"")
+            assert shared.request("/functions/forger/own", b"%d" % number).json == {"mine": number}
+
+
+def test_a_program_that_answers_head_with_a_body_harms_nobody(shared):
+    server = COMMAND.replace("def do_POST", "def do_HEAD").replace(
+        'body = self.rfile.read(int(self.headers["content-length"]))', 'body = b""'
+    )
+    server = server.replace(
+        "    def address_string", "    def do_GET(self):\n        self.do_HEAD()\n    def address_string"
+    )
+    shared.deploy("heady", spec="command: [python3, server.py]\n", files={"server.py": server})
+    for number in range(20):
+        assert shared.request("/functions/heady", None, method="HEAD").body == b""
+        answer = shared.request(f"/functions/heady/{number}", None, method="GET")
+        assert answer.body == b"GET /%d " % number
+
+
+def test_fields_of_an_author_cannot_break_out_of_the_head(shared):
+    shared.deploy(
+        "fields",
+        "from hearth_runtime import Response\nclass Model:\n    def predict(self, input, context):\n"
+        "        return Response(b'body', content_type=input.get('type'), headers=input.get('headers'))\n",
+    )
+    for value in ({"type": "a\r\nset-cookie: b"}, {"headers": {"a b": "1"}}, {"headers": {"a": "1\r\nb: 2"}}):
+        assert shared.call("fields", value).code == "function_exception"
+    answer = shared.call("fields", {"headers": {"Content-Length": "3", "Transfer-Encoding": "chunked", "X-Own": "1"}})
+    assert (answer.status, answer.body, answer.fields["x-own"]) == (200, b"body", "1")
+
+
+def test_a_pipelined_request_with_a_body_does_not_wait_for_the_next(shared):
+    shared.deploy("threads", ECHO, "scaling: {max-concurrency: 4}\n")
+    one = b"POST /functions/threads/%d HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}"
+    began = time.monotonic()
+    with socket.create_connection(shared.address, timeout=20) as connection:
+        for _ in range(20):
+            connection.sendall(one % 1 + one % 2 + one % 3)
+            received = b""
+            while received.count(b'"path"') < 3:
+                received += connection.recv(65536)
+    assert time.monotonic() - began < 10 * PATIENCE
+
+
+def test_pipelining_does_not_grow_memory(shared):
+    def resident():
+        with open(f"/proc/{shared.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    request = b"GET /functions/nobody HTTP/1.1\r\nHost: h\r\n\r\n" * 300
+    with socket.create_connection(shared.address, timeout=20) as connection:
+        before = resident()
+        connection.sendall(request[:17])
+        for _ in range(1500):
+            connection.sendall(request[17:] + request[:17])
+            connection.setblocking(False)
+            try:
+                while connection.recv(1 << 20):
+                    pass
+            except BlockingIOError:
+                pass
+            connection.setblocking(True)
+    assert resident() - before < 16 << 20

@@ -383,3 +383,92 @@ def test_keys_guard_the_data_plane():
         assert (answer.status, answer.json) == (200, None), "the key stays with the gateway"
     finally:
         gateway.close()
+
+
+def test_a_worker_cannot_see_the_gateways_own_files(gateway):
+    gateway.deploy(
+        "curious",
+        "import os\nclass Model:\n    def predict(self, input, context):\n        found = {}\n"
+        "        for root, _, names in os.walk(input):\n            for name in names:\n"
+        "                found[os.path.relpath(os.path.join(root, name), input)] = 1\n        return sorted(found)\n",
+    )
+    seen = gateway.call("curious", gateway.data).json
+    missing = gateway.admin_request("GET", "/v1/gateway").json["missingIsolation"]
+    if "read-only-file-system" not in missing:
+        assert {os.path.basename(path) for path in seen} == {"handler.py", "function.yaml"}, seen
+
+
+def test_numbers_from_a_worker_are_not_believed(gateway):
+    gateway.deploy(
+        "liar",
+        "import os\nclass Model:\n    def load(self, context):\n"
+        '        os.write(3, b\'{"type":"progress","fraction":1e308}\\n\')\n'
+        '        os.write(3, b\'{"type":"ready","load_seconds":1e308}\\n\')\n'
+        "        os.write(3, b'nonsense\\n')\n    def predict(self, input, context):\n        return 1\n",
+    )
+    assert gateway.call("liar").status == 200
+    assert gateway.call("liar").status == 200
+
+
+def test_a_client_that_stops_reading_does_not_keep_its_slot(gateway):
+    gateway.deploy(
+        "flood",
+        "class Model:\n    def predict(self, input, context):\n        return (b'x' * 65536 for _ in range(10000))\n",
+        "scaling: {max-workers: 1}\ntimeouts: {request-timeout: 1s}\n",
+    )
+    import socket
+
+    with socket.create_connection(gateway.address) as connection:
+        connection.sendall(b"POST /functions/flood HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+        assert connection.recv(10)
+        gateway.wait_for(lambda: [row["state"] for row in gateway.workers()] == ["idle"], "the slot", timeout=20)
+
+
+ASYNCHRONOUS = """
+import asyncio
+
+class Model:
+    async def predict(self, input, context):
+        try:
+            await asyncio.sleep(input)
+            print("slept to the end")
+        except asyncio.CancelledError:
+            print("stopped early")
+            raise
+        return "done"
+"""
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_asynchronous_function_is_cancelled_where_it_awaits(gateway, slots):
+    gateway.deploy(
+        "waits", ASYNCHRONOUS, f"scaling: {{max-concurrency: {slots}}}\ntimeouts: {{request-timeout: 300ms}}\n"
+    )
+    assert gateway.call("waits", 0).json == "done"
+    assert gateway.call("waits", 3).code == "request_deadline"
+    gateway.wait_for(lambda: "stopped early" in gateway.functions_log("waits"), "the cancellation")
+    assert gateway.call("waits", 0).json == "done"
+    assert gateway.call("waits", 0).start == "hot"
+
+
+def test_a_program_that_refuses_every_connection_is_told_of(gateway):
+    server = (
+        "import os, socket, time\ns = socket.socket(socket.AF_UNIX)\ns.bind(os.environ['HEARTH_SOCKET'])\ns.listen()\n"
+        "s.accept()\ns.close()\ntime.sleep(1000)\n"
+    )
+    gateway.deploy("refuses", spec="command: [python3, server.py]\n", files={"server.py": server})
+    answer = gateway.request("/functions/refuses", timeout=60)
+    assert (answer.status, answer.code) == (503, "load_failed")
+    assert "took no request" in answer.json["error"]["message"]
+
+
+def test_a_request_during_a_back_off_is_served_when_it_ends(gateway):
+    gateway.deploy(
+        "flaky",
+        "import os\nclass Model:\n    def load(self, context):\n        if context.config['fails']:\n"
+        "            raise OSError('not yet')\n    def predict(self, input, context):\n        return 1\n",
+        "config: {fails: true}\ntimeouts: {cold-start-timeout: 20s}\n",
+    )
+    began = time.monotonic()
+    assert gateway.call("flaky", timeout=30).code == "load_failed"
+    assert time.monotonic() - began < 10 * PATIENCE

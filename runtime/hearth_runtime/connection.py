@@ -109,6 +109,10 @@ class Connection:
             self.socket.sendall(head)
             self.socket.sendall(body)
 
+    def send_head(self, status: int, content_type: str, fields: dict[str, str]) -> None:
+        """A response that has no body: to HEAD, or with a status that excludes one."""
+        self.socket.sendall(_head(status, content_type, fields, ""))
+
     def begin_stream(self, status: int, content_type: str, fields: dict[str, str]) -> None:
         self.socket.sendall(_head(status, content_type, fields, "transfer-encoding: chunked"))
 
@@ -120,8 +124,14 @@ class Connection:
         self.socket.sendall(b"0\r\n\r\n")
 
 
+#: Fields that delimit a message: the runtime writes them itself.
+_FRAMING = {"content-length", "transfer-encoding", "connection", "content-type"}
+
+
 def _head(status: int, content_type: str, fields: dict[str, str], framing: str) -> bytes:
-    extra = "".join(f"{name}: {value}\r\n" for name, value in fields.items()) if fields else ""
+    own = (f"{name}: {value}\r\n" for name, value in fields.items() if name.lower() not in _FRAMING)
+    extra = "".join(own) if fields else ""
     reason = REASONS.get(status, "Status")
-    head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\n{extra}{framing}\r\n\r\n"
+    delimiter = f"{framing}\r\n" if framing else ""
+    head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\n{extra}{delimiter}\r\n"
     return head.encode("latin-1", "replace")

@@ -1,6 +1,7 @@
 """The author's class: found, loaded, called."""
 
 import asyncio
+import contextlib
 import importlib.util
 import inspect
 import sys
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from hearth_runtime.context import Context, config_of
+from hearth_runtime.context import Cancelled, Context, config_of
 from hearth_runtime.control import ControlSocket
 
 #: 2,000 characters: more of an exception's text than anyone reads in an answer.
@@ -29,6 +30,8 @@ class Function:
         self._hidden = _hidden_paths(launch)
         self._control = control
         self._loops = threading.local()
+        #: By thread: the event loop and the task it runs now.
+        self._tasks: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}
         self.context = Context(self._bundle, config_of(launch["config"]), self._progress)
         self._predict: Any = None
         self._is_async = False
@@ -78,7 +81,7 @@ class Function:
     def predict(self, value: Any, context: Context) -> Any:
         """Calls the author's predict; an asynchronous one runs on this thread's event loop."""
         result = self._predict(value, context)
-        return self._loop().run_until_complete(result) if self._is_async else result
+        return self._run(result) if self._is_async else result
 
     def chunks(self, body: Iterator[Any] | AsyncIterator[Any]) -> Iterator[Any]:
         """The chunks of a streamed result, whether it is asynchronous or not."""
@@ -91,13 +94,38 @@ class Function:
         try:
             while True:
                 try:
-                    yield loop.run_until_complete(anext(body))
+                    yield self._run(anext(body))
                 except StopAsyncIteration:
                     return
         finally:
             close = getattr(body, "aclose", None)
             if close is not None:
                 loop.run_until_complete(close())
+
+    def _run(self, awaitable: Any) -> Any:
+        """Runs an awaitable on this thread's event loop. It is finished or cancelled afterwards, never left behind."""
+        loop = self._loop()
+        task = loop.create_task(_awaited(awaitable))
+        self._tasks[threading.get_ident()] = (loop, task)
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            raise Cancelled from None
+        finally:
+            self._tasks.pop(threading.get_ident(), None)
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(BaseException):
+                    loop.run_until_complete(task)
+
+    def cancel_task(self, thread: int) -> bool:
+        """Cancels what a thread's event loop runs, as asyncio does it; False when it runs nothing."""
+        found = self._tasks.get(thread)
+        if found is None:
+            return False
+        loop, task = found
+        loop.call_soon_threadsafe(task.cancel)
+        return True
 
     def describe(self, error: BaseException) -> str:
         """Type and text of an exception for callers, without paths of this machine."""
@@ -119,6 +147,10 @@ class Function:
         if loop is None:
             loop = self._loops.loop = asyncio.new_event_loop()
         return loop
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
 
 
 def _takes_argument(initialiser: Any) -> bool:

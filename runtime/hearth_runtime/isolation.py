@@ -52,8 +52,10 @@ class Limits:
     network: bool
     memory_bytes: int | None
     temporary_bytes: int
-    #: Folders that must stay visible although /tmp is replaced.
+    #: Folders that must stay visible although others are replaced.
     visible: tuple[str, ...] = ()
+    #: The gateway's data folder: empty for the worker but for what is `visible` in it; empty for none.
+    hidden: str = ""
     #: Whether the worker creates its own socket in `directory`.
     writes_directory: bool = False
 
@@ -131,6 +133,8 @@ def _read_only(limits: Limits) -> None:
     if limits.writes_directory:
         _check(_libc.mount(directory, directory, None, MS_BIND, None))
     _set_mount(b"/", MOUNT_ATTR_RDONLY, 0, AT_RECURSIVE)
+    if limits.hidden:
+        _hide(limits.hidden, (limits.directory, *limits.visible))
     if limits.writes_directory:
         _set_mount(directory, 0, MOUNT_ATTR_RDONLY, 0)
     size = f"size={limits.temporary_bytes},mode=1777".encode()
@@ -140,6 +144,19 @@ def _read_only(limits: Limits) -> None:
         _check(_libc.mount(temporary, b"/dev/shm", None, MS_BIND, None))
     if not any(path.startswith("/tmp/") for path in (limits.directory, *limits.visible)):
         _check(_libc.mount(temporary, b"/tmp", None, MS_BIND, None))
+
+
+def _hide(folder: str, kept: tuple[str, ...]) -> None:
+    """Covers a folder, and lays those of its parts that are kept over the cover again."""
+    inside = [path for path in dict.fromkeys(kept) if path.startswith(folder + "/")]
+    handles = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in inside]
+    cover = folder.encode()
+    _check(_libc.mount(b"tmpfs", cover, b"tmpfs", MS_NOSUID | MS_NODEV, b"size=1m,mode=0755"))
+    for path, handle in zip(inside, handles, strict=True):
+        os.makedirs(path, exist_ok=True)
+        _check(_libc.mount(f"/proc/self/fd/{handle}".encode(), path.encode(), None, MS_BIND | MS_REC, None))
+        os.close(handle)
+    _set_mount(cover, MOUNT_ATTR_RDONLY, 0, 0)
 
 
 def _set_mount(path: bytes, on: int, off: int, flags: int) -> None:

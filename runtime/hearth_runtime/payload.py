@@ -3,9 +3,14 @@
 import email.parser
 import email.policy
 import json
+import re
 import urllib.parse
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
+
+#: A field's name and value (RFC 9110, section 5).
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 Chunk = bytes | bytearray | memoryview | str
 
@@ -56,8 +61,8 @@ class Response:
         self.content_type = content_type
         self.status = status
         self.headers = headers or {}
-        for name, value in self.headers.items():
-            if any(character in "\r\n\0" for character in name + value) or not name.isascii() or ":" in name:
+        for name, value in {**self.headers, "content-type": content_type or ""}.items():
+            if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
                 raise ValueError(f"the header field {name!r} is not valid")
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,8 @@ class Server:
         self._events = select.EPOLLIN if slots == 1 else select.EPOLLIN | select.EPOLLONESHOT
         self._connections: dict[int, Connection] = {}
         self._running: dict[str, Running] = {}
+        #: The last cancels that found no request: one may be on its way in.
+        self._early_cancels: deque[str] = deque(maxlen=64)
         self._lock = threading.Lock()
         self._main_thread = threading.get_ident()
 
@@ -77,9 +80,15 @@ class Server:
     def _cancel(self, request: str) -> None:
         with self._lock:
             running = self._running.get(request)
-            if running is None or not running.is_open:
+            if running is None:
+                # The request is still being read, or was answered already.
+                self._early_cancels.append(request)
+                return
+            if not running.is_open:
                 return
             running.context.cancel()
+            if self._function.cancel_task(running.thread):
+                return
             if running.thread == self._main_thread:
                 # A signal also ends a sleep or a read that the main thread is in.
                 signal.pthread_kill(running.thread, signal.SIGUSR1)
@@ -104,16 +113,19 @@ class Server:
 
     def _serve(self) -> None:
         while True:
+            serving = -1
             try:
                 for descriptor, _ in self._epoll.poll(maxevents=1):
-                    connection = self._connections[descriptor]
-                    if not self._answer(connection):
+                    serving = descriptor
+                    if not self._answer(self._connections[descriptor]):
                         self._drop(descriptor)
                     elif self._slots > 1:
                         self._epoll.modify(descriptor, self._events)
+                    serving = -1
             except Cancelled:
-                # Arrived just after its request had ended.
-                continue
+                # Arrived just after its request had ended: what the client got of it is not known.
+                if serving in self._connections:
+                    self._drop(serving)
 
     def _drop(self, descriptor: int) -> None:
         self._epoll.unregister(descriptor)
@@ -129,8 +141,13 @@ class Server:
         context = self._function.context.for_request(method, target, fields)
         running = Running(context)
         logs.set_request(context.request_id)
-        self._running[context.request_id] = running
+        with self._lock:
+            self._running[context.request_id] = running
+            is_cancelled = context.request_id in self._early_cancels
         try:
+            if is_cancelled:
+                context.cancel()
+                return self._failed(connection, running, Cancelled(), has_begun=False)
             return self._respond(connection, running, fields.get("content-type", ""), body)
         except (OSError, ConnectionEnded):
             return False
@@ -147,6 +164,12 @@ class Server:
         try:
             result = self._function.predict(parse_input(content_type, body), running.context)
             status, kind, fields, payload = encode_result(result)
+            if running.context.method == "HEAD" or status in (204, 304):
+                # Bytes behind a head that has no body would be taken for the next response.
+                chunks = None if isinstance(payload, bytes) else self._function.chunks(payload)
+                self._close(running)
+                connection.send_head(status, kind, fields)
+                return True
             if isinstance(payload, bytes):
                 self._close(running)
                 connection.send(status, kind, fields, payload)
@@ -171,9 +194,14 @@ class Server:
         except BaseException as error:
             return self._failed(connection, running, error, has_begun)
         finally:
+            self._close(running)
             close = getattr(chunks, "close", None)
             if close is not None:
-                close()
+                try:
+                    close()
+                except BaseException:
+                    # The author's generator objects to its end; the response is out already.
+                    traceback.print_exc()
 
     def _failed(self, connection: Connection, running: Running, error: BaseException, has_begun: bool) -> bool:
         """Logs an exception and tells the client, or cuts the response short when it has begun."""

@@ -24,7 +24,8 @@ def isolate(launch: dict[str, Any], missing: dict[str, str]) -> None:
         network=launch["network"],
         memory_bytes=launch.get("memory_bytes"),
         temporary_bytes=launch["temporary_bytes"],
-        visible=(launch["bundle"], launch.get("python") or "", os.path.abspath(__file__), sys.prefix),
+        visible=(launch["bundle"], _environment_of(launch), os.path.dirname(os.path.abspath(__file__)), sys.prefix),
+        hidden=launch["hidden"],
         writes_directory=launch.get("command") is not None,
     )
     isolation.apply(limits, missing)
@@ -33,6 +34,11 @@ def isolate(launch: dict[str, Any], missing: dict[str, str]) -> None:
     os.environ.update(TMPDIR=temporary, HOME=temporary, HEARTH_BUNDLE=launch["bundle"])
     os.environ.update(HEARTH_FUNCTION=launch["function"], HEARTH_WORKER=launch["worker"])
     os.chdir(launch["bundle"])
+
+
+def _environment_of(launch: dict[str, Any]) -> str:
+    """The folder of the interpreter's environment: bin/python lies in it."""
+    return os.path.dirname(os.path.dirname(launch.get("python") or sys.executable))
 
 
 def enter(launch: dict[str, Any], control: socket.socket) -> None:

@@ -120,6 +120,7 @@ class Zygote:
             if os.getppid() != self._pid:
                 os._exit(1)
             control = self._own_descriptors(descriptors)
+            _reseed()
             worker.isolate(launch, self._missing)
             worker.enter(launch, control)
             status = 0
@@ -182,6 +183,13 @@ def foreign_threads() -> tuple[int, str | None]:
         f"the preloaded modules left {len(names) - 1} threads ({', '.join(sorted(set(names)))}); "
         "workers start with an interpreter of their own"
     )
+
+
+def _reseed() -> None:
+    """Forks must not share numpy's random numbers; Python's own module sees to itself."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
 
 
 def _signal_group(pid: int, number: int) -> None:

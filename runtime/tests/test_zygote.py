@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def launch_of(folder, **changes):
     (folder / "run" / "tmp").mkdir(parents=True)
     launch = golden("zygote-command-start")["launch"]
     launch |= {"bundle": str(folder / "bundle"), "directory": str(folder / "run"), "config": '{"word": "w"}'}
-    launch |= {"python": sys.executable, "memory_bytes": None, **changes}
+    launch |= {"python": sys.executable, "memory_bytes": None, "hidden": "", **changes}
     return launch
 
 
@@ -180,6 +181,10 @@ def test_workers_end_with_the_zygote(zygote, tmp_path):
     zygote.process.wait()
     connection.close()
     read_all(log)  # ends when the last process that holds it has
+    # Descriptors close a moment before the process counts as ended.
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not is_running(pid)
 
 
