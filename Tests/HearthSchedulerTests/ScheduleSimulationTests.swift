@@ -74,6 +74,7 @@ private struct SimulatedWorld {
   private let failureRate: Double
   private let crashRate: Double
   private let load: Int64
+  private var alarm: HearthInstant?
   private(set) var problems: [String] = []
   /// Plants a fault: every third end of a request is not reported to the schedule.
   var faultyEveryThirdEnd = false
@@ -162,7 +163,10 @@ private struct SimulatedWorld {
     case .exit(let worker):
       guard let process = processes[worker] else { return }
       if process.isReady || process.isStopping { crash(worker) } else { perform(.startFailed(worker)) }
-    case .wake: take(schedule.timeReached(now: now))
+    case .wake:
+      guard let instant = alarm, instant <= now else { return }
+      alarm = nil
+      take(schedule.timeReached(now: now))
     case .policy:
       policy.workersMax = Int.random(in: max(1, policy.workersMin)...8, using: &random)
       take(schedule.policyChanged(policy, now: now))
@@ -208,7 +212,8 @@ private struct SimulatedWorld {
         end(id)
       case .startWorker(let worker, _): start(worker)
       case .stopWorker(let worker, _):
-        check(processes[worker]?.running.isEmpty == true, "\(worker) is stopped but serves requests")
+        // A worker that has died may be stopped before the schedule hears of its end.
+        check(processes[worker]?.running.isEmpty ?? true, "\(worker) is stopped but serves requests")
         processes[worker]?.isStopping = true
         add(.exit(worker), in: Int64.random(in: 0...50, using: &random))
       case .killWorker(let worker, let reason):
@@ -217,7 +222,11 @@ private struct SimulatedWorld {
         }
         if reason != .stalled { processes[worker]?.isStopping = true }
         add(.exit(worker), in: Int64.random(in: 0...5, using: &random))
-      case .wake(let instant): add(.wake, at: max(now, instant))
+      case .wake(let instant):
+        // One alarm, as the shell has: an earlier one takes its place.
+        if let alarm, alarm <= instant { continue }
+        alarm = max(now, instant)
+        add(.wake, at: max(now, instant))
       }
     }
   }
