@@ -255,7 +255,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     case .idle(let since):
       if since.duration(to: now) > limits.keepAliveTimeout { channel.close(promise: nil) }
     case .readingHead(let since):
-      guard since.duration(to: now) > limits.headTimeout else { return }
+      // A client that does not read is another limit's affair.
+      guard since.duration(to: now) > limits.headTimeout, channel.isWritable else { return }
       if received.readableBytes == 0 { return channel.close(promise: nil) }
       refuse(HearthError(.requestTimeout, "The request head did not arrive within \(limits.headTimeout.text)."))
     case .exchanging(let exchange): exchange.receiver?.timePassed(now: now)
