@@ -124,10 +124,12 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   }
 
   func processStarted(_ pid: Int32) {
+    if case .gone = state { return }
+    observer(self, .started(pid: pid))
+    // The worker's own word that it is ready may have been quicker.
     guard case .launching = state else { return }
     state = .starting
     processBegan = .now()
-    observer(self, .started(pid: pid))
     if case .command = plan.entry { awaitSocket(attempt: 0) }
     if stopWanted { kill() }
   }

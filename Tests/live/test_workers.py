@@ -225,7 +225,7 @@ def test_kill_of_workers_at_two_hundred_random_points(gateway):
 def kill_workers(gateway, count):
     """Kills that many running workers, each at a random point."""
     while count:
-        running = [row["pid"] for row in gateway.workers() if row["state"] in ("idle", "busy") and row["pid"]]
+        running = [row["pid"] for row in gateway.workers() if row["state"] in ("idle", "busy") and row.get("pid")]
         time.sleep(random.uniform(0, 0.04))
         if not running:
             continue
