@@ -171,7 +171,7 @@ def memory(gateway, name, body=BODY, content_type="application/json"):
     gateway.cli("policy", name, "--min-workers", "4", "--max-workers", "4")
 
     def pids():
-        rows = [w for w in gateway.workers() if w["function"] == name and w["state"] == "idle"]
+        rows = [w for w in gateway.workers() if w["function"] == name and w["state"] == "idle" and w.get("pid")]
         return [w["pid"] for w in rows] if len(rows) == 4 else None
 
     found = gateway.wait_for(pids, "four workers")

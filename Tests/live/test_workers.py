@@ -54,7 +54,7 @@ def test_requests_around_the_idle_expiry_are_served(gateway):
 
 def test_min_workers_are_there_before_the_first_call_and_after_a_kill(gateway):
     gateway.deploy("warm", spec="scaling: {min-workers: 2}\n")
-    idle = lambda: [row for row in gateway.workers() if row["state"] == "idle"]  # noqa: E731
+    idle = lambda: [row for row in gateway.workers() if row["state"] == "idle" and row.get("pid")]  # noqa: E731
     gateway.wait_for(lambda: len(idle()) == 2, "two idle workers")
     assert gateway.call("warm").start == "hot"
     victim = idle()[0]["pid"]
