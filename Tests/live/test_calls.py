@@ -397,4 +397,5 @@ def test_pipelining_does_not_grow_memory(shared):
             if writable:
                 sent += connection.send(stream[sent : sent + 13_517])
     assert received > 1900 * 300
-    assert resident() - before < 8 << 20
+    # A sanitizer keeps shadows of everything.
+    assert resident() - before < (8 << 20) * PATIENCE
