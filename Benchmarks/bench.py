@@ -234,6 +234,12 @@ def main():
             "trivial": memory(gateway, "trivial"),
             "classify-image": memory(gateway, "classify-image", picture, "image/jpeg"),
         }
+    except SystemExit:
+        # What failed under load says why in one of these.
+        for log in (Path(gateway.data, "gateway.log"), folder / "nginx.err"):
+            if log.exists():
+                print(f"{log.name}: {log.read_text()[-2000:]}", file=sys.stderr)
+        raise
     finally:
         if nginx is not None:
             nginx.send_signal(signal.SIGTERM)
