@@ -21,8 +21,6 @@ public struct MessageHead: Sendable {
     self.fields = fields
   }
 
-  public var fieldCount: Int { fields.count }
-
   /// The first value of a field, by lower-case name.
   public func first(_ name: StaticString) -> String? {
     for index in fields.indices where nameMatches(index, name) { return value(index) }
@@ -31,14 +29,6 @@ public struct MessageHead: Sendable {
 
   public func contains(_ name: StaticString) -> Bool {
     fields.indices.contains { nameMatches($0, name) }
-  }
-
-  /// Every field, in order, for readers off the hot path.
-  public func allFields() -> [(name: String, value: String)] {
-    fields.indices.map { index in
-      let field = fields[index]
-      return (bytes.getString(at: Int(field.nameStart), length: Int(field.nameLength)) ?? "", value(index))
-    }
   }
 
   func value(_ index: Int) -> String {

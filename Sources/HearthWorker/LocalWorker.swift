@@ -96,7 +96,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     LogPipe.open(output.ours, on: loop, log: plan.log, worker: id)
     try ControlChannel.open(
       sockets.ours, on: loop, received: { [self] in received($0) }, closed: { [self] in controlClosed() }
-    ).whenSuccess { [self] in control.withLockedValueSet($0) }
+    ).whenSuccess { [self] channel in control.withLockedValue { $0 = channel } }
     guard zygote.start(message(fork: fork), descriptors: [sockets.theirs, output.theirs, output.theirs]) else {
       throw HearthError(.internalError, "its zygote did not answer")
     }
@@ -290,8 +290,4 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       zygote?.signal(id, SIGKILL)
     }
   }
-}
-
-extension NIOLockedValueBox {
-  func withLockedValueSet(_ value: Value) { withLockedValue { $0 = value } }
 }

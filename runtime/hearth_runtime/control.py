@@ -28,9 +28,6 @@ class ControlSocket:
     def fileno(self) -> int:
         return self._connection.fileno()
 
-    def detach(self) -> int:
-        return self._connection.detach()
-
     def close(self) -> None:
         self._connection.close()
 
