@@ -1,12 +1,13 @@
 # Two commands are enough: `make demo` shows Hearth at work, `make test` checks it. Both set up what they need.
 
 SWIFT ?= swift
+FUZZ_SECONDS ?= 3600
 PYTHON ?= python3
 VENV := .venv
 # One file to copy, and faster than the dynamically linked one: docs/benchmarks.md.
 RELEASE := -c release --static-swift-stdlib
 
-.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench soak \
+.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench soak fuzz \
   clean
 
 help:
@@ -31,6 +32,10 @@ bench: build functions $(VENV)/.test
 ## make soak     the long form of the scheduler's simulation (twelve million events)
 soak: setup
 	HEARTH_SOAK=1 $(SWIFT) test --filter ScheduleSimulation
+
+## make fuzz     the HTTP/1.1 reader against llhttp under libFuzzer, for FUZZ_SECONDS (default 3600)
+fuzz: setup
+	@scripts/fuzz $(FUZZ_SECONDS)
 
 setup:
 	@scripts/setup
@@ -70,4 +75,4 @@ $(VENV)/.test: scripts/requirements-test.txt
 
 ## make clean    remove everything that was built
 clean:
-	rm -rf .build .build-tsan $(VENV) .cache functions/*/weights Benchmarks/results
+	rm -rf .build .build-tsan .build-fuzz $(VENV) .cache functions/*/weights Benchmarks/results

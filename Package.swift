@@ -9,6 +9,8 @@ let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio
 let nioFoundation: Target.Dependency = .product(name: "NIOFoundationCompat", package: "swift-nio")
 let nioLocks: Target.Dependency = .product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 let grdb: Target.Dependency = .product(name: "GRDB", package: "GRDB.swift")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
@@ -96,8 +98,22 @@ let package = Package(
     tests("HearthCoreTests", ["HearthCore", "HearthYAML", "HearthConfiguration"]),
     tests("HearthBundleTests", ["HearthCore", "HearthBundle", "HearthTestSupport", "CZstd"]),
     tests("HearthSchedulerTests", ["HearthCore", "HearthScheduler", "HearthTestSupport"]),
-    tests("HearthHTTP1Tests", ["HearthCore", "HearthHTTP1", nioCore]),
+    .target(
+      name: "HTTP1Differential", dependencies: ["HearthHTTP1", nioCore, nioHTTP1, nioEmbedded],
+      path: "Tests/HTTP1Differential", swiftSettings: strict),
+    .testTarget(
+      name: "HearthHTTP1Tests", dependencies: ["HearthCore", "HearthHTTP1", "HTTP1Differential", nioCore],
+      exclude: ["corpus.jsonl"], swiftSettings: strict),
     tests("HearthWorkerProtocolTests", ["HearthCore", "HearthWorkerProtocol", nioCore]),
     tests("HearthTidyTests", ["HearthCore", "HearthConfiguration"]),
   ]
 )
+
+// `make fuzz` builds this one with libFuzzer's instrumentation; anywhere else it would have no main.
+if Context.environment["HEARTH_FUZZ"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "HTTP1Fuzz", dependencies: ["HTTP1Differential"], path: "Tests/HTTP1Fuzz", exclude: ["http1.dict"],
+      swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])],
+      linkerSettings: [.unsafeFlags(["-use-ld=lld"])]))
+}

@@ -67,6 +67,9 @@ struct ChunkedDecoder {
   /// 8 KiB: as much as a head's usual fields.
   static let trailersMax = 8 * 1024
 
+  /// Fields that a trailer must not have (RFC 9110, section 6.5.1).
+  private static let framingNames: Set<String> = ["transfer-encoding", "content-length"]
+
   private enum State {
     case size
     case data(Int)
@@ -95,8 +98,13 @@ struct ChunkedDecoder {
       case .trailers(let used):
         guard let line = try readLine(&buffer, lengthMax: ChunkedDecoder.trailersMax - used) else { return .incomplete }
         if line.readableBytes == 0 { return .end }
-        guard line.readableBytesView.first.map(ASCII.isToken) == true, line.readableBytesView.contains(ASCII.colon)
-        else { throw malformed("a trailer field has no valid name") }
+        let name = line.readableBytesView.prefix(while: ASCII.isToken)
+        guard !name.isEmpty, line.readableBytesView.dropFirst(name.count).first == ASCII.colon else {
+          throw malformed("a trailer field has no valid name")
+        }
+        guard !ChunkedDecoder.framingNames.contains(String(decoding: name, as: UTF8.self).lowercased()) else {
+          throw malformed("a trailer field delimits the message")
+        }
         state = .trailers(used: used + line.readableBytes + 2)
       }
     }
@@ -124,10 +132,32 @@ struct ChunkedDecoder {
     let digits = view.prefix { byte in
       (0x30...0x39).contains(byte) || (0x41...0x46).contains(byte) || (0x61...0x66).contains(byte)
     }
-    let rest = view.dropFirst(digits.count)
-    guard (1...15).contains(digits.count), rest.isEmpty || rest.first == UInt8(ascii: ";"),
-      let size = Int(String(decoding: digits, as: UTF8.self), radix: 16)
-    else { throw malformed("a chunk's size is not a hexadecimal number") }
+    guard (1...15).contains(digits.count), let size = Int(String(decoding: digits, as: UTF8.self), radix: 16) else {
+      throw malformed("a chunk's size is not a hexadecimal number")
+    }
+    try checkExtensions(view.dropFirst(digits.count))
     return size
+  }
+
+  /// Extensions mean nothing here, but must be what the standard says: `;name`, `;name=token` or `;name="text"`.
+  private static func checkExtensions(_ extensions: ByteBufferView) throws {
+    var rest = extensions
+    while let first = rest.first {
+      let name = rest.dropFirst().prefix(while: ASCII.isToken)
+      guard first == UInt8(ascii: ";"), !name.isEmpty else { throw malformed("a chunk's extension is not valid") }
+      rest = rest.dropFirst(1 + name.count)
+      guard rest.first == UInt8(ascii: "=") else { continue }
+      rest = rest.dropFirst()
+      if rest.first == UInt8(ascii: "\"") {
+        let text = rest.dropFirst().prefix { $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+        rest = rest.dropFirst(1 + text.count)
+        guard rest.first == UInt8(ascii: "\"") else { throw malformed("a chunk's extension has no end") }
+        rest = rest.dropFirst()
+      } else {
+        let token = rest.prefix(while: ASCII.isToken)
+        guard !token.isEmpty else { throw malformed("a chunk's extension has no value") }
+        rest = rest.dropFirst(token.count)
+      }
+    }
   }
 }

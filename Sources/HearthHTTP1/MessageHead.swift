@@ -31,6 +31,14 @@ public struct MessageHead: Sendable {
     fields.indices.contains { nameMatches($0, name) }
   }
 
+  /// Every field as text, in the order received.
+  public var described: [(name: String, value: String)] {
+    fields.indices.map { index in
+      let field = fields[index]
+      return (bytes.getString(at: Int(field.nameStart), length: Int(field.nameLength)) ?? "", value(index))
+    }
+  }
+
   func value(_ index: Int) -> String {
     let field = fields[index]
     return bytes.getString(at: Int(field.valueStart), length: Int(field.valueLength)) ?? ""

@@ -10,12 +10,12 @@ public struct RequestParser {
 
   /// Takes the next head off the buffer; nil when it has not arrived whole. Throws what to answer the client.
   public mutating func parse(_ buffer: inout ByteBuffer) throws -> RequestHead? {
-    skipLeadingLineBreak(&buffer)
+    skipLeadingLineBreaks(&buffer)
     guard case .head(let length, let message) = try head.parse(&buffer) else { return nil }
     let line = try message.bytes.withUnsafeReadableBytes { raw throws -> RequestLine in
       try RequestLine(UnsafeRawBufferPointer(rebasing: raw[0..<length]))
     }
-    try checkHost(message, isHTTP11: line.isHTTP11)
+    try checkHost(message, isHTTP11: line.isHTTP11, authority: line.authority)
     let framing = try framing(of: message, isHTTP11: line.isHTTP11)
     return RequestHead(
       message: message, method: line.method, target: line.target, isHTTP11: line.isHTTP11, framing: framing,
@@ -24,14 +24,15 @@ public struct RequestParser {
       expectsContinue: try line.isHTTP11 && framing != .none && expectsContinue(message))
   }
 
-  /// One empty line before a request is allowed to robust servers (RFC 9112, section 2.2).
-  private func skipLeadingLineBreak(_ buffer: inout ByteBuffer) {
-    if buffer.readableBytes >= 2, buffer.getInteger(at: buffer.readerIndex, as: UInt16.self) == 0x0D0A {
+  /// Empty lines before a request are ignored by robust servers (RFC 9112, section 2.2).
+  private func skipLeadingLineBreaks(_ buffer: inout ByteBuffer) {
+    while buffer.readableBytes >= 2, buffer.getInteger(at: buffer.readerIndex, as: UInt16.self) == 0x0D0A {
       buffer.moveReaderIndex(forwardBy: 2)
     }
   }
 
-  private func checkHost(_ message: MessageHead, isHTTP11: Bool) throws {
+  /// One Host, well-formed, and the same as in a target in absolute form (RFC 9112, section 3.2).
+  private func checkHost(_ message: MessageHead, isHTTP11: Bool, authority: String?) throws {
     var count = 0
     for index in message.fields.indices where message.nameMatches(index, "host") {
       count += 1
@@ -40,6 +41,9 @@ public struct RequestParser {
           && byte != UInt8(ascii: ",")
       }
       guard isValid else { throw malformed("Host is not valid") }
+      if let authority, authority.lowercased() != message.value(index).lowercased() {
+        throw malformed("Host differs from the request target's")
+      }
     }
     guard count <= 1 else { throw malformed("Host stands twice") }
     guard count == 1 || !isHTTP11 else { throw malformed("Host is missing") }
@@ -64,8 +68,19 @@ public struct RequestParser {
 
 /// Method, target and version of a request's first line.
 private struct RequestLine {
+  /// What a gateway for functions can be asked for: RFC 9110's methods but CONNECT and TRACE, PATCH (RFC 5789), and
+  /// WebDAV's (RFC 4918, RFC 3253, RFC 5323).
+  private static let methods: Set<String> = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
+    "PROPPATCH", "UNLOCK", "REPORT", "SEARCH",
+  ]
+  private static let scheme = "http://"
+
   let method: String
+  /// Path and query.
   let target: String
+  /// The host and port of a target in absolute form.
+  let authority: String?
   let isHTTP11: Bool
 
   init(_ line: UnsafeRawBufferPointer) throws {
@@ -81,14 +96,30 @@ private struct RequestLine {
     guard index > start, index < line.count, line[index] == ASCII.space else {
       throw malformed("the request target is not valid")
     }
-    guard line[start] == UInt8(ascii: "/") || (index == start + 1 && line[start] == UInt8(ascii: "*")) else {
-      throw malformed("the request target is not in origin form")
+    (authority, target) = try RequestLine.split(String(decoding: line[start..<index], as: UTF8.self))
+    let version = line[(index + 1)...]
+    if version.elementsEqual("HTTP/1.1".utf8) {
+      isHTTP11 = true
+    } else if version.elementsEqual("HTTP/1.0".utf8) {
+      isHTTP11 = false
+    } else {
+      throw malformed("the protocol version is not HTTP/1.1 or HTTP/1.0")
     }
-    target = String(decoding: line[start..<index], as: UTF8.self)
-    switch String(decoding: line[(index + 1)...], as: UTF8.self) {
-    case "HTTP/1.1": isHTTP11 = true
-    case "HTTP/1.0": isHTTP11 = false
-    default: throw malformed("the protocol version is not HTTP/1.1 or HTTP/1.0")
+    guard RequestLine.methods.contains(method) else {
+      throw HearthError(.notImplemented, "The request's method is not known here.", hint: "Use GET or POST.")
     }
+  }
+
+  /// Cuts a target in absolute form into authority and path; one in origin form, or `*`, has no authority.
+  private static func split(_ target: String) throws -> (authority: String?, target: String) {
+    if target.utf8.first == UInt8(ascii: "/") || target == "*" { return (nil, target) }
+    guard target.utf8.count > scheme.utf8.count, target.prefix(scheme.utf8.count).lowercased() == scheme else {
+      throw malformed("the request target is neither a path nor an http:// address")
+    }
+    let rest = target.dropFirst(scheme.utf8.count)
+    let end = rest.firstIndex { $0 == "/" || $0 == "?" } ?? rest.endIndex
+    guard end > rest.startIndex else { throw malformed("the request target has no host") }
+    let path = String(rest[end...])
+    return (String(rest[..<end]), path.hasPrefix("/") ? path : "/" + path)
   }
 }

@@ -18,6 +18,7 @@ public struct ResponseParser {
       }
       guard status >= 200 else {
         guard status != 101 else { throw malformed("the worker switched protocols unasked") }
+        guard isHTTP11 else { throw malformed("HTTP/1.0 has no interim responses") }
         continue
       }
       let declared = try declaredFraming(of: message)
