@@ -19,6 +19,7 @@ extension FunctionSpec {
     }
     try policy.validate()
     if let section = try root.mapping("env") { environment = try FunctionSpec.environment(section) }
+    idempotent = try root.boolean("idempotent") ?? false
     network = try root.boolean("network") ?? false
     config = try root.json("config") ?? "{}"
     if !config.hasPrefix("{") { throw root.invalid("config", "config must be a mapping of keys to values.") }

@@ -55,6 +55,8 @@ public struct FunctionSpec: Sendable {
   /// The knobs that `function.yaml` itself sets.
   public var policyKeys: Set<String> = []
   public var environment: [String: String] = [:]
+  /// Whether a request may be given to a second worker when the first died before it had answered.
+  public var idempotent = false
   /// Whether workers may use the network.
   public var network = false
   /// The author's own values, as JSON text of an object.

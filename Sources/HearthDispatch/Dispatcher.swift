@@ -45,8 +45,8 @@ public final class Dispatcher: FunctionRouter {
       number += 1
       return number
     }
-    let invocation = Invocation(InvocationID(number), exchange, endpoint: endpoint, dispatcher: self)
-    endpoint.submit(invocation)
+    let invocation = try Invocation(InvocationID(number), exchange, endpoint: endpoint, dispatcher: self)
+    invocation.begin()
     return invocation
   }
 

@@ -27,6 +27,10 @@ public final class FunctionEndpoint: Sendable {
     var schedule: FunctionSchedule
     /// Invocations in the queue. Those on a worker are held by their connection.
     var waiting: [InvocationID: Invocation] = [:]
+    /// Those that were sent to a worker ahead of time, in case they have to be taken back.
+    var ahead: [InvocationID: Invocation] = [:]
+    /// Those that their worker was asked to give back, by request id.
+    var recalled: [String: Invocation] = [:]
     var workers: [WorkerID: WorkerEntry] = [:]
     /// The one timer: a schedule asks for a wake-up only when it is earlier than the one it asked for before.
     var alarm: (instant: HearthInstant, task: Scheduled<Void>)?
@@ -37,6 +41,7 @@ public final class FunctionEndpoint: Sendable {
   /// An action with what it concerns, looked up under the lock.
   private enum Effect {
     case run(Invocation, any WorkerHandle, FunctionSchedule.StartKind, StartTiming)
+    case takeBack(Invocation, any WorkerHandle)
     case reject(Invocation, FunctionSchedule.Rejection)
     case start(WorkerID)
     case stop(any WorkerHandle)
@@ -64,7 +69,8 @@ public final class FunctionEndpoint: Sendable {
     self.timers = timers
     self.logger = logger
     let schedule = FunctionSchedule(
-      policy: version.policy, startMode: version.forks ? .fork : .spawn, firstWorker: firstWorker)
+      policy: version.policy, startMode: version.forks ? .fork : .spawn,
+      pipelines: version.isHandler, firstWorker: firstWorker)
     state = NIOLockedValueBox(State(schedule: schedule))
   }
 
@@ -72,29 +78,49 @@ public final class FunctionEndpoint: Sendable {
 
   /// Admits an invocation: it runs, waits or is rejected. Call on its event loop.
   func submit(_ invocation: Invocation) {
-    decide(arriving: invocation) { $0.invocationArrived(invocation.id, now: $1) }
+    decide(arriving: invocation) {
+      $0.invocationArrived(invocation.id, isWhole: invocation.bodyEnded, now: $1)
+    }
+  }
+
+  /// A request is on its way whose body is not there yet.
+  func announce() {
+    decide { $0.invocationAnnounced(now: $1) }
   }
 
   /// A worker is done with an invocation.
-  func finished(_ invocation: Invocation, on worker: WorkerID) {
-    decide { $0.invocationFinished(invocation.id, on: worker, now: $1) }
+  func finished(_ invocation: Invocation, on worker: WorkerID, isWorkerLost: Bool = false) {
+    decide(leaving: invocation) {
+      $0.invocationFinished(invocation.id, on: worker, isWorkerLost: isWorkerLost, now: $1)
+    }
+  }
+
+  /// Asks a worker for an invocation back that it may not have begun. `withdrew` or its answer follows.
+  func takeBack(_ invocation: Invocation, from worker: any WorkerHandle) {
+    state.withLockedValue { $0.recalled[invocation.exchange.requestID] = invocation }
+    worker.withdraw(request: invocation.exchange.requestID)
+  }
+
+  /// The invocation is the gateway's again: its worker had not begun it, or the function may be called twice.
+  func withdrew(_ invocation: Invocation, from worker: any WorkerHandle, isWorkerLost: Bool = false) {
+    decide(arriving: invocation, leaving: invocation) {
+      $0.invocationWithdrawn(invocation.id, from: worker.id, isWorkerLost: isWorkerLost, now: $1)
+    }
   }
 
   /// No byte of an invocation reached its worker, which is of no use any more.
   func returned(_ invocation: Invocation, from worker: any WorkerHandle) {
     worker.kill()
-    decide(arriving: invocation) { $0.invocationReturned(invocation.id, from: worker.id, now: $1) }
+    decide(arriving: invocation, leaving: invocation) { $0.invocationReturned(invocation.id, from: worker.id, now: $1) }
   }
 
-  /// The client of a waiting invocation left. False when it is not waiting any more.
-  func abandon(_ invocation: Invocation) -> Bool {
-    var wasWaiting = false
+  /// The client of a waiting invocation left.
+  func abandon(_ invocation: Invocation) {
     perform(
       state.withLockedValue { state in
-        wasWaiting = state.waiting.removeValue(forKey: invocation.id) != nil
+        state.waiting[invocation.id] = nil
         return resolve(state.schedule.invocationAbandoned(invocation.id, now: clock.now), &state)
       })
-    return wasWaiting
   }
 
   // The life of the version.
@@ -161,11 +187,20 @@ public final class FunctionEndpoint: Sendable {
 
   // Deciding and acting.
 
-  /// Tells the schedule a fact and carries out what follows. `arriving` is the invocation that the fact brings.
+  /// Tells the schedule a fact and carries out what follows. `arriving` is the invocation that the fact brings,
+  /// `leaving` one that its worker has no more.
   private func decide(
-    arriving: Invocation? = nil, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+    arriving: Invocation? = nil, leaving: Invocation? = nil,
+    _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
   ) {
-    perform(state.withLockedValue { resolve(fact(&$0.schedule, clock.now), &$0, arriving: arriving) })
+    perform(
+      state.withLockedValue { state in
+        if let leaving {
+          if !state.ahead.isEmpty { state.ahead[leaving.id] = nil }
+          if !state.recalled.isEmpty { state.recalled[leaving.exchange.requestID] = nil }
+        }
+        return resolve(fact(&state.schedule, clock.now), &state, arriving: arriving)
+      })
   }
 
   /// Looks up what the actions concern. An arriving invocation that neither runs nor is rejected now waits.
@@ -192,6 +227,17 @@ public final class FunctionEndpoint: Sendable {
           preconditionFailure("the schedule runs invocations only on workers that were started")
         }
         effects.append(.run(take(id), entry.handle, kind, entry.timing))
+      case .sendAhead(let id, let worker):
+        guard let entry = state.workers[worker] else {
+          preconditionFailure("the schedule runs invocations only on workers that were started")
+        }
+        let invocation = take(id)
+        state.ahead[id] = invocation
+        effects.append(.run(invocation, entry.handle, .warm, entry.timing))
+      case .recall(let id, let worker):
+        guard let invocation = state.ahead[id], let entry = state.workers[worker] else { continue }
+        state.recalled[invocation.exchange.requestID] = invocation
+        effects.append(.takeBack(invocation, entry.handle))
       case .reject(let id, let rejection): effects.append(.reject(take(id), rejection))
       case .startWorker(let id, let reason):
         logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
@@ -214,6 +260,7 @@ public final class FunctionEndpoint: Sendable {
       switch effect {
       case .run(let invocation, let worker, let kind, let timing):
         invocation.onLoop { $0.run(on: worker, kind, timing) }
+      case .takeBack(let invocation, let worker): worker.withdraw(request: invocation.exchange.requestID)
       case .reject(let invocation, let rejection):
         invocation.onLoop { $0.rejected(rejection) }
       case .start(let id): start(id)
@@ -270,6 +317,9 @@ public final class FunctionEndpoint: Sendable {
       }
       decide { $0.workerBecameReady(id, now: $1) }
       settleActivations(.success(()))
+    case .withdrew(let request):
+      let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: request) }
+      invocation?.onLoop { $0.withdrawn(by: worker) }
     case .failedToStart(let reason):
       version.log.append("the worker did not start: \(reason)", worker: id)
       remove(id) { $0.workerFailedToStart(id, reason: reason, now: $1) }

@@ -126,7 +126,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
       try begin(request)
       return true
     case .exchanging(let exchange):
-      return try exchange.readBody(&received)
+      guard let part = try exchange.nextPart(of: &received) else { return false }
+      return try exchange.handOn(part)
     case .flushing, .lingering, .closed:
       return false
     }

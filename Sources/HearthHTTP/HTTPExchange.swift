@@ -57,10 +57,16 @@ final class HTTPExchange: ClientExchange {
     receiver?.clientLeft()
   }
 
-  /// Hands on what has arrived of the body; false when more must arrive first or the request is whole.
-  func readBody(_ received: inout ByteBuffer) throws -> Bool {
-    guard !requestEnded, let receiver else { return false }
-    switch try decoder.next(&received) {
+  /// Takes what has arrived of the body off the buffer; nil when nobody wants it or the request is whole.
+  func nextPart(of received: inout ByteBuffer) throws -> BodyDecoder.Part? {
+    guard !requestEnded, receiver != nil else { return nil }
+    return try decoder.next(&received)
+  }
+
+  /// Hands a part of the body on; false when it was the last, or more must arrive first.
+  func handOn(_ part: BodyDecoder.Part) throws -> Bool {
+    guard let receiver else { return false }
+    switch part {
     case .data(let bytes):
       bodyBytes += Int64(bytes.readableBytes)
       guard bodyBytes <= connection.limits.bodyMax.bytes else { throw bodyTooLarge }

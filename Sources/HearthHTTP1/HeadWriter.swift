@@ -7,16 +7,22 @@ public enum HeadWriter {
   ///
   /// - Parameters:
   ///   - target: path and query below the function's own root.
+  ///   - framing: how the body is delimited towards the worker; a length may take the place of chunks.
   ///   - extra: field lines of Hearth's own, each ended by CRLF.
   public static func write(
-    _ request: RequestHead, target: String, extra: String, into buffer: inout ByteBuffer
+    _ request: RequestHead, target: String, framing: BodyFraming, extra: String, into buffer: inout ByteBuffer
   ) {
     buffer.writeString(request.method)
     buffer.writeInteger(ASCII.space)
     buffer.writeString(target)
     buffer.writeStaticString(" HTTP/1.1\r\n")
     copyFields(of: request.message, hidesAuthorization: request.hidesAuthorization, into: &buffer)
-    if case .chunked = request.framing { buffer.writeStaticString("transfer-encoding: chunked\r\n") }
+    switch (request.framing, framing) {
+    case (.chunked, .chunked): buffer.writeStaticString("transfer-encoding: chunked\r\n")
+    case (.chunked, .length(let count)): buffer.writeString("content-length: \(count)\r\n")
+    case (.chunked, _): buffer.writeStaticString("content-length: 0\r\n")
+    default: break
+    }
     if !request.isHTTP11, !request.message.contains("host") { buffer.writeStaticString("host: hearth\r\n") }
     buffer.writeString(extra)
     buffer.writeStaticString("\r\n")

@@ -76,6 +76,9 @@ public enum BodyFraming: Hashable, Sendable {
   case chunked
   /// A response that ends when its connection does.
   case untilClose
+
+  /// The framing of a body that turned out to be empty.
+  public var withoutChunks: BodyFraming { self == .chunked ? .none : self }
 }
 
 /// A request as received, checked by `RequestParser`.

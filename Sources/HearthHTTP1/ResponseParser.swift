@@ -19,6 +19,9 @@ public struct ResponseParser {
       guard status >= 200 else {
         guard status != 101 else { throw malformed("the worker switched protocols unasked") }
         guard isHTTP11 else { throw malformed("HTTP/1.0 has no interim responses") }
+        guard !message.contains("content-length"), !message.contains("transfer-encoding") else {
+          throw malformed("an interim response has no body")
+        }
         continue
       }
       let declared = try declaredFraming(of: message)

@@ -3,12 +3,20 @@ import HearthCore
 
 /// The facts a schedule takes. Each returns the actions that follow from it.
 extension FunctionSchedule {
-  public mutating func invocationArrived(_ id: InvocationID, now: HearthInstant) -> [Action] {
+  /// - Parameter isWhole: whether all of its body is there.
+  public mutating func invocationArrived(_ id: InvocationID, isWhole: Bool = true, now: HearthInstant) -> [Action] {
     if isRetired { return [.reject(id, .retired)] }
-    if queue.isEmpty, let worker = available.last {
-      assign(Waiting(id: id, arrival: now), to: worker, .hot, now: now)
-      refillBuffer(now: now)
-      return takeActions()
+    let waiting = Waiting(id: id, arrival: now, isWhole: isWhole)
+    if queue.isEmpty {
+      if let worker = available.last {
+        assign(waiting, to: worker, .hot, now: now)
+        refillBuffer(now: now)
+        return takeActions()
+      }
+      if isWhole, let worker = aboutToBeFree(now: now) {
+        sendAhead(waiting, to: worker, now: now)
+        return takeActions()
+      }
     }
     // A remembered failure gives way to one more attempt once it has been remembered for long enough.
     if loadFailures.isRemembered, poolSize == 0, !loadFailures.allowsStart(now: now) {
@@ -18,25 +26,55 @@ extension FunctionSchedule {
     if queue.count >= max(policy.queueLengthMax, 0), !(queue.isEmpty && policy.queueLengthMax == 0 && poolSize == 0) {
       return [.reject(id, .queueFull(length: queue.count, retryAfter: queueDrainTime(now: now)))]
     }
-    queue.append(Waiting(id: id, arrival: now))
+    queue.append(waiting)
     growForQueue(now: now)
     scheduleWake(now.advanced(by: policy.coldStartTimeout))
     return takeActions()
   }
 
+  /// A request whose body is still on its way. A function without a worker starts one meanwhile.
+  public mutating func invocationAnnounced(now: HearthInstant) -> [Action] {
+    guard !isRetired, poolSize == 0, startAllowed(now: now) else { return [] }
+    start(.activation, now: now)
+    return takeActions()
+  }
+
   /// A worker took an invocation and is done with it: answered, failed, or cancelled and proven free.
-  public mutating func invocationFinished(_ id: InvocationID, on worker: WorkerID, now: HearthInstant) -> [Action] {
-    guard let running = release(id, from: worker) else { return [] }
-    serviceEstimate.observe(running.began.duration(to: now))
+  ///
+  /// - Parameter isWorkerLost: whether the worker is beyond use; the shell ends it.
+  public mutating func invocationFinished(
+    _ id: InvocationID, on worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
+  ) -> [Action] {
+    guard let released = release(id, from: worker) else { return [] }
+    observeService(released.began.duration(to: now))
+    workers[worker]?.lastFinished = now
     if loadFailures.count > 0 { loadFailures.clear() }
-    settle(worker, now: now)
+    if isWorkerLost, workers[worker] != nil {
+      transition(worker, to: .stopping, now: now)
+      recover(now: now)
+    } else {
+      settle(worker, now: now)
+    }
+    return takeActions()
+  }
+
+  /// The worker gave an invocation back that it had not begun: one that was sent ahead, or one that its author's code
+  /// may get twice. It goes back to where it stood in the queue.
+  public mutating func invocationWithdrawn(
+    _ id: InvocationID, from worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
+  ) -> [Action] {
+    let waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true)
+    if isWorkerLost, workers[worker] != nil { transition(worker, to: .stopping, now: now) }
+    if isRetired { actions.append(.reject(id, .retired)) } else { requeue(waiting) }
+    if workers[worker] != nil { settle(worker, now: now) }
+    recover(now: now)
     return takeActions()
   }
 
   /// No byte of the invocation reached the worker: it goes back to the head of the queue. The worker, which takes no
   /// bytes, gets nothing more; the shell ends it.
   public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
-    var waiting = release(id, from: worker)?.waiting ?? Waiting(id: id, arrival: now)
+    var waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true)
     waiting.returns += 1
     if workers[worker] != nil { transition(worker, to: .stopping, now: now) }
     if isRetired {
@@ -45,7 +83,7 @@ extension FunctionSchedule {
       let reason = "its workers took no request, \(waiting.returns) times in a row"
       actions.append(.reject(id, .loadFailed(reason: reason, retryAfter: FunctionSchedule.loadBackoff)))
     } else {
-      queue.prepend(waiting)
+      requeue(waiting)
     }
     recover(now: now)
     return takeActions()
@@ -129,6 +167,7 @@ extension FunctionSchedule {
   public mutating func timeReached(now: HearthInstant) -> [Action] {
     nextWake = nil
     expireQueue(now: now)
+    recallLate(now: now)
     killStalled(now: now)
     stopIdle(now: now)
     recover(now: now)

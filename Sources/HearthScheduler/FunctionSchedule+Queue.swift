@@ -11,11 +11,20 @@ extension FunctionSchedule {
     actions.append(.run(waiting.id, on: worker, kind))
   }
 
-  /// Frees the slot an invocation took; nil when the worker does not hold it (any more).
-  mutating func release(_ id: InvocationID, from worker: WorkerID) -> Running? {
+  /// Frees the slot an invocation took; nil when the worker does not hold it (any more). It began when the worker got
+  /// it, or when the worker had finished the one before.
+  mutating func release(_ id: InvocationID, from worker: WorkerID) -> (running: Running, began: HearthInstant)? {
     guard let index = workers[worker]?.inFlight.firstIndex(where: { $0.id == id }) else { return nil }
     inFlightCount -= 1
-    return workers[worker]!.inFlight.remove(at: index)
+    let running = workers[worker]!.inFlight.remove(at: index)
+    let began = policy.concurrencyMax == 1 ? max(running.began, workers[worker]!.lastFinished) : running.began
+    return (running, began)
+  }
+
+  /// Puts an invocation back to where it stood, by its arrival.
+  mutating func requeue(_ waiting: Waiting) {
+    let index = queue.firstIndex { $0.arrival > waiting.arrival } ?? queue.endIndex
+    queue.insert(waiting, at: index)
   }
 
   /// Gives a worker that has a free slot its next request, or lets it fall idle or end.
@@ -38,6 +47,10 @@ extension FunctionSchedule {
   mutating func serveQueue(now: HearthInstant) {
     while let worker = available.last, let waiting = queue.popFirst() {
       assign(waiting, to: worker, kind(of: worker), now: now)
+    }
+    while let waiting = queue.first, waiting.isWhole, let worker = aboutToBeFree(now: now) {
+      queue.removeFirst()
+      sendAhead(waiting, to: worker, now: now)
     }
   }
 
@@ -63,6 +76,65 @@ extension FunctionSchedule {
   mutating func takeActions() -> [Action] {
     defer { actions.removeAll(keepingCapacity: true) }
     return actions
+  }
+}
+
+/// Requests that are sent ahead of the one a worker has, where requests take less time than the way to the worker.
+extension FunctionSchedule {
+  mutating func observeService(_ duration: Duration) {
+    serviceEstimate.observe(duration)
+    guard pipelines, policy.concurrencyMax == 1, policy.queueLengthMax > 0 else {
+      aheadDepth = 0
+      return
+    }
+    let service = max(1, serviceEstimate.value?.nanoseconds ?? .max)
+    aheadDepth = min(FunctionSchedule.aheadMax, Int(FunctionSchedule.aheadTime.nanoseconds / service))
+  }
+
+  /// The ready worker with the fewest requests that may get one more ahead, and whose current one is not late.
+  func aboutToBeFree(now: HearthInstant) -> WorkerID? {
+    guard aheadDepth > 0 else { return nil }
+    var found: (id: WorkerID, count: Int)?
+    for (id, worker) in workers where worker.state == .ready {
+      let count = worker.inFlight.count
+      guard count > 0, count <= aheadDepth, count < found?.count ?? .max, !isLate(worker, now: now) else { continue }
+      found = (id, count)
+    }
+    return found?.id
+  }
+
+  mutating func sendAhead(_ waiting: Waiting, to worker: WorkerID, now: HearthInstant) {
+    workers[worker]!.inFlight.append(Running(waiting: waiting, began: now))
+    inFlightCount += 1
+    actions.append(.sendAhead(waiting.id, to: worker))
+    scheduleRecall(worker)
+  }
+
+  /// Takes back what waits behind requests that take unusually long.
+  mutating func recallLate(now: HearthInstant) {
+    for (id, worker) in workers where worker.inFlight.count > policy.concurrencyMax && pipelines {
+      guard isLate(worker, now: now) else {
+        scheduleRecall(id)
+        continue
+      }
+      for index in worker.inFlight.indices.dropFirst(policy.concurrencyMax) where !worker.inFlight[index].isRecalled {
+        workers[id]!.inFlight[index].isRecalled = true
+        actions.append(.recall(worker.inFlight[index].id, from: id))
+      }
+    }
+  }
+
+  private func currentBegan(_ worker: Worker) -> HearthInstant {
+    max(worker.inFlight.first?.began ?? worker.lastFinished, worker.lastFinished)
+  }
+
+  private func isLate(_ worker: Worker, now: HearthInstant) -> Bool {
+    currentBegan(worker).duration(to: now) >= FunctionSchedule.aheadPatience
+  }
+
+  private mutating func scheduleRecall(_ id: WorkerID) {
+    guard let worker = workers[id] else { return }
+    scheduleWake(currentBegan(worker).advanced(by: FunctionSchedule.aheadPatience))
   }
 }
 

@@ -40,12 +40,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   // From any loop.
   private let control = NIOLockedValueBox<ControlChannel?>(nil)
-  private let idle = NIOLockedValueBox<[(loop: ObjectIdentifier, connection: UncheckedConnection)]>([])
-
-  /// A connection in the idle list: used on its own loop only.
-  private struct UncheckedConnection: @unchecked Sendable {
-    let connection: WorkerConnection
-  }
+  private let connections: NIOLockedValueBox<WorkerConnections>
 
   init(
     _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, observer: @escaping WorkerObserver
@@ -56,6 +51,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     self.dataFolder = dataFolder
     self.loop = loop
     self.observer = observer
+    connections = NIOLockedValueBox(WorkerConnections(pipelines: plan.pipelines))
   }
 
   // Starting and ending, on the loop.
@@ -169,6 +165,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     switch report {
     case .loading: observer(self, .progressed(fraction: nil, note: nil))
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
+    case .withdrawn(let request): observer(self, .withdrew(request: request))
     case .ready(let loadSeconds):
       // The zygote's word of the start and this one come by different sockets.
       if case .launching = state { state = .starting }
@@ -213,23 +210,10 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   // Data connections, from any loop.
 
-  func idleConnection(on loop: any EventLoop) -> WorkerConnection? {
-    let key = ObjectIdentifier(loop)
-    let found = idle.withLockedValue { idle -> UncheckedConnection? in
-      while let index = idle.lastIndex(where: { $0.loop == key }) {
-        let entry = idle.remove(at: index).connection
-        if entry.connection.isOpen { return entry }
-      }
-      return nil
-    }
-    return found?.connection
-  }
+  func connection(on loop: any EventLoop) -> WorkerConnection? { connections.withLockedValue { $0.take(on: loop) } }
 
   func recycle(_ connection: WorkerConnection) {
-    guard connection.isOpen else { return }
-    let key = ObjectIdentifier(connection.eventLoop)
-    let entry = UncheckedConnection(connection: connection)
-    idle.withLockedValue { $0.append((key, entry)) }
+    if !connections.withLockedValue({ $0.giveBack(connection) }) { connection.close() }
   }
 
   func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection> {
@@ -257,11 +241,18 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
         return loop.makeFailedFuture(error)
       }
     }
-    return channel.assumeIsolated().map { _ in connection.value }.nonisolated()
+    return channel.assumeIsolated().map { [self] _ in
+      connections.withLockedValue { $0.opened(connection.value) }
+      return connection.value
+    }.nonisolated()
   }
 
   func cancel(request: String) {
     control.withLockedValue { $0 }?.send(WorkerCommand.cancel(request: request))
+  }
+
+  func withdraw(request: String) {
+    control.withLockedValue { $0 }?.send(WorkerCommand.withdraw(request: request))
   }
 
   func stop() {

@@ -4,6 +4,8 @@ import NIOCore
 
 /// What a worker does with one request, as seen on its data connection. Every call happens on the connection's loop.
 public protocol WorkerResponseReceiver: AnyObject {
+  /// The answers to all requests before this one on the connection are whole: the worker may have begun it.
+  func workerTurnCame()
   func workerResponseBegan(_ head: ResponseHead)
   func workerResponseBody(_ bytes: ByteBuffer)
   /// The response is whole. The connection takes the next request if `isReusable`.
@@ -19,6 +21,8 @@ public protocol WorkerResponseReceiver: AnyObject {
 public enum WorkerFailure: Error, Hashable, Sendable {
   /// No byte of the request was written: it can go to another worker.
   case unreachable
+  /// The connection ended while the request waited behind another: the worker had not begun it.
+  case notBegun
   /// The connection ended before a byte of the response.
   case closedEarly
   /// The connection ended within the response.
@@ -27,12 +31,15 @@ public enum WorkerFailure: Error, Hashable, Sendable {
   case badResponse(String)
 }
 
-/// One data connection to a worker: HTTP/1.1, one request at a time.
+/// One data connection to a worker: HTTP/1.1, requests one behind another, answered in order.
+///
+/// A worker begins a request when it has written the whole answer to the one before. So of the requests on a connection
+/// only the first can have been begun.
 public final class WorkerConnection: ChannelInboundHandler {
   public typealias InboundIn = ByteBuffer
   public typealias OutboundOut = ByteBuffer
 
-  /// The request that the connection is busy with.
+  /// A request that was sent and is not answered yet.
   private struct Exchange {
     let receiver: any WorkerResponseReceiver
     let method: String
@@ -47,31 +54,47 @@ public final class WorkerConnection: ChannelInboundHandler {
   /// 64 KiB: workers are trusted with more than clients are, and still bounded.
   private static let headMax = 64 * 1024
 
-  private var exchange: Exchange?
+  /// In the order sent; the worker is at the first.
+  private var exchanges: [Exchange] = []
   private var parser = ResponseParser(bytesMax: headMax)
   private var received = ByteBuffer()
   private var channel: (any Channel)?
   private var isReadPaused = false
+  private var isReading = false
+  private var needsFlush = false
   public private(set) var isOpen = false
 
   public init() {}
 
   public var eventLoop: any EventLoop { channel!.eventLoop }
 
+  /// Whether a further request may be sent: the ones before it are sent whole, and none has a slow client.
+  public var takesRequests: Bool { isOpen && !isReadPaused && exchanges.last?.requestEnded ?? true }
+
   // The request.
 
-  /// Sends a request's head. The body follows through `sendBody` and `endBody`.
+  /// Sends a request's head, and as much of its body as is there. More of it follows through `sendBody` and `endBody`.
   public func begin(_ receiver: any WorkerResponseReceiver, head: ByteBuffer, method: String, isChunked: Bool) {
-    precondition(exchange == nil, "a worker connection serves one request at a time")
-    exchange = Exchange(receiver: receiver, method: method, isChunked: isChunked)
-    guard isOpen, let channel else { return fail(.unreachable) }
+    precondition(exchanges.last?.requestEnded ?? true, "a request follows one that was sent whole")
+    exchanges.append(Exchange(receiver: receiver, method: method, isChunked: isChunked))
+    guard isOpen, let channel else { return fail(last: .unreachable) }
     let written = channel.eventLoop.makePromise(of: Void.self)
-    written.futureResult.assumeIsolated().whenSuccess { self.exchange?.isWritten = true }
+    written.futureResult.assumeIsolated().whenSuccess { self.noteWritten(receiver) }
     channel.write(head, promise: written)
+    if exchanges.count == 1 { receiver.workerTurnCame() }
   }
 
+  private func noteWritten(_ receiver: any WorkerResponseReceiver) {
+    if let index = index(of: receiver) { exchanges[index].isWritten = true }
+  }
+
+  private func index(of receiver: any WorkerResponseReceiver) -> Int? {
+    exchanges.firstIndex { $0.receiver === receiver }
+  }
+
+  /// Sends a part of the body of the last request.
   public func sendBody(_ bytes: ByteBuffer) {
-    guard let exchange, let channel else { return }
+    guard let exchange = exchanges.last, let channel else { return }
     if exchange.isChunked {
       var head = channel.allocator.buffer(capacity: 20)
       head.writeString(String(bytes.readableBytes, radix: 16))
@@ -85,23 +108,44 @@ public final class WorkerConnection: ChannelInboundHandler {
   }
 
   public func endBody() {
-    guard let exchange, let channel else { return }
+    guard let exchange = exchanges.last, let channel else { return }
     if exchange.isChunked { channel.write(ByteBuffer(staticString: "0\r\n\r\n"), promise: nil) }
-    self.exchange?.requestEnded = true
+    exchanges[exchanges.count - 1].requestEnded = true
   }
 
-  public func flush() { channel?.flush() }
+  /// Hands what was written to the system: now, or once what has arrived is read, since that may bring more.
+  public func flush() {
+    if isReading { needsFlush = true } else { channel?.flush() }
+  }
 
-  /// Stops or resumes reading the response, for a client that is slower than the worker.
+  /// Stops or resumes reading responses, for a client that is slower than the worker. With requests behind the one of
+  /// that client this does nothing, since their clients must not wait for it; take them back first.
   public func setReadPaused(_ isPaused: Bool) {
-    guard isPaused != isReadPaused else { return }
+    guard isPaused != isReadPaused, !isPaused || exchanges.count == 1 else { return }
     isReadPaused = isPaused
     try? channel?.syncOptions?.setOption(.autoRead, value: !isPaused)
   }
 
-  /// Gives the request up: the connection ends and the receiver hears no more.
-  public func abandon() {
-    exchange = nil
+  /// Those who wait behind the request that the worker is at.
+  public var followers: [any WorkerResponseReceiver] { exchanges.dropFirst().map(\.receiver) }
+
+  /// Whether the worker is at this receiver's request; false while others are before it.
+  public func isAt(_ receiver: any WorkerResponseReceiver) -> Bool { exchanges.first?.receiver === receiver }
+
+  /// Forgets a request that the worker gave back. False when it is answered already.
+  public func withdraw(_ receiver: any WorkerResponseReceiver) -> Bool {
+    guard let index = index(of: receiver), !exchanges[index].responseBegan else { return false }
+    exchanges.remove(at: index)
+    if index == 0 { exchanges.first?.receiver.workerTurnCame() }
+    return true
+  }
+
+  /// Gives the request up that the worker is at: the connection ends and its receiver hears no more.
+  public func abandon(_ receiver: any WorkerResponseReceiver) {
+    if isAt(receiver) {
+      exchanges.removeFirst()
+      failAll(first: .notBegun)
+    }
     channel?.close(promise: nil)
   }
 
@@ -117,66 +161,83 @@ public final class WorkerConnection: ChannelInboundHandler {
   public func channelActive(context: ChannelHandlerContext) { isOpen = true }
 
   public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    isReading = true
     var bytes = unwrapInboundIn(data)
     if received.readableBytes == 0 { received = bytes } else { received.writeBuffer(&bytes) }
-    guard exchange != nil else {
-      // Nobody asked: whatever this is, the next response could not be told from it.
-      context.close(promise: nil)
-      return
-    }
     do {
-      try readResponse()
+      try readResponses()
       received.discardReadBytesIfLarge()
     } catch {
       let problem = (error as? HearthError)?.message ?? String(describing: error)
-      fail(.badResponse(problem))
+      failAll(first: .badResponse(problem))
       context.close(promise: nil)
     }
   }
 
-  private func readResponse() throws {
-    while let exchange {
+  private func readResponses() throws {
+    while let exchange = exchanges.first {
       guard var body = exchange.body else {
         guard let head = try parser.parse(&received, requestMethod: exchange.method) else { return }
-        self.exchange?.responseBegan = true
-        self.exchange?.keepsAlive = head.keepsAlive && !head.announcesWithheldBody
-        self.exchange?.body = BodyDecoder(head.framing)
+        exchanges[0].responseBegan = true
+        exchanges[0].keepsAlive = head.keepsAlive && !head.announcesWithheldBody
+        exchanges[0].body = BodyDecoder(head.framing)
         exchange.receiver.workerResponseBegan(head)
         continue
       }
       let part = try body.next(&received)
-      self.exchange?.body = body
+      guard !exchanges.isEmpty, exchanges[0].receiver === exchange.receiver else { return }
+      exchanges[0].body = body
       switch part {
       case .data(let bytes): exchange.receiver.workerResponseBody(bytes)
       case .incomplete: return
-      case .end: return endResponse()
+      case .end: if !endResponse() { return }
       }
     }
+    // Nobody asked: whatever this is, the next response could not be told from it.
+    if received.readableBytes > 0 { channel?.close(promise: nil) }
   }
 
-  private func endResponse() {
-    guard let exchange else { return }
-    self.exchange = nil
+  /// The first request is answered. False when the connection ends with it.
+  private func endResponse() -> Bool {
+    let exchange = exchanges.removeFirst()
     // The next request's response must not wait for this one's client.
     setReadPaused(false)
-    let isReusable = exchange.keepsAlive && exchange.requestEnded && isOpen && received.readableBytes == 0
-    if !isReusable { channel?.close(promise: nil) }
+    let isReusable =
+      exchange.keepsAlive && exchange.requestEnded && isOpen
+      && (received.readableBytes == 0 || !exchanges.isEmpty)
+    if isReusable {
+      exchanges.first?.receiver.workerTurnCame()
+    } else {
+      isOpen = false
+      channel?.close(promise: nil)
+    }
     exchange.receiver.workerResponseEnded(isReusable: isReusable)
+    if !isReusable { failAll(first: .notBegun) }
+    return isReusable
   }
 
-  public func channelReadComplete(context: ChannelHandlerContext) { exchange?.receiver.workerReadCompleted() }
+  public func channelReadComplete(context: ChannelHandlerContext) {
+    isReading = false
+    if needsFlush {
+      needsFlush = false
+      context.flush()
+    }
+    exchanges.first?.receiver.workerReadCompleted()
+  }
 
   public func channelInactive(context: ChannelHandlerContext) {
     isOpen = false
-    guard let exchange else { return }
-    if let body = exchange.body, body.isCompleteAtClose { return endResponse() }
-    if !exchange.isWritten { return fail(.unreachable) }
+    guard let exchange = exchanges.first else { return }
+    if let body = exchange.body, body.isCompleteAtClose {
+      _ = endResponse()
+      return
+    }
     let hasBytes = exchange.responseBegan || received.readableBytes > 0
-    fail(hasBytes ? .cutShort : .closedEarly)
+    failAll(first: !exchange.isWritten ? .unreachable : hasBytes ? .cutShort : .closedEarly)
   }
 
   public func channelWritabilityChanged(context: ChannelHandlerContext) {
-    exchange?.receiver.workerWritabilityChanged(isWritable: context.channel.isWritable)
+    exchanges.last?.receiver.workerWritabilityChanged(isWritable: context.channel.isWritable)
   }
 
   public func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -184,10 +245,20 @@ public final class WorkerConnection: ChannelInboundHandler {
     context.close(promise: nil)
   }
 
-  private func fail(_ failure: WorkerFailure) {
-    guard let exchange else { return }
-    self.exchange = nil
-    exchange.receiver.workerFailed(failure)
+  /// No further response can be told from these bytes: the first request's fate is `first`, the others were not begun.
+  private func failAll(first: WorkerFailure) {
+    isOpen = false
+    var failure = first
+    let failed = exchanges
+    exchanges = []
+    for exchange in failed {
+      exchange.receiver.workerFailed(failure)
+      failure = .notBegun
+    }
+  }
+
+  private func fail(last failure: WorkerFailure) {
+    exchanges.removeLast().receiver.workerFailed(failure)
   }
 }
 

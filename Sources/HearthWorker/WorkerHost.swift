@@ -34,6 +34,12 @@ public struct WorkerPlan: Sendable {
   public var temporary: ByteSize
   public var log: FunctionLog
 
+  /// Whether the worker takes one request after another from a connection and answers them in order: the runtime's
+  /// workers with one slot do. Nobody knows it of a program.
+  public var pipelines: Bool {
+    if case .handler = entry { slots == 1 } else { false }
+  }
+
   public init(
     id: WorkerID, function: FunctionName, version: String, bundle: String, entry: Entry,
     environment: PythonEnvironment, preload: [String], forks: Bool, slots: Int, variables: [String: String],
@@ -62,6 +68,8 @@ public enum WorkerEvent: Sendable {
   case started(pid: Int32)
   case progressed(fraction: Double?, note: String?)
   case ready(spawn: Duration, load: Duration)
+  /// A request that was sent ahead comes back unbegun.
+  case withdrew(request: String)
   /// It never became ready; `reason` is fit for callers.
   case failedToStart(reason: String)
   /// It was ready and its process has ended.
@@ -71,14 +79,17 @@ public enum WorkerEvent: Sendable {
 /// A worker as the dispatcher holds it.
 public protocol WorkerHandle: AnyObject, Sendable {
   var id: WorkerID { get }
-  /// An idle data connection on this loop, if there is one. Call on the loop.
-  func idleConnection(on loop: any EventLoop) -> WorkerConnection?
+  /// A data connection on this loop that takes a request now, if there is one: an idle one, or, where the worker
+  /// answers in order, one with a request before this one. Call on the loop.
+  func connection(on loop: any EventLoop) -> WorkerConnection?
   /// Opens a further data connection.
   func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection>
   /// Gives a connection back for the next request. Call on its loop.
   func recycle(_ connection: WorkerConnection)
   /// Raises `Cancelled` in the author's code that serves this request.
   func cancel(request: String)
+  /// Asks for a request back that was sent ahead; `withdrew` follows unless it has been begun.
+  func withdraw(request: String)
   /// Asks an idle worker to end; it is killed if it has not within five seconds.
   func stop()
   func kill()

@@ -163,6 +163,7 @@ extension WorkerCommand: ControlMessageCoding {
     switch self {
     case .connect: "connect"
     case .cancel: "cancel"
+    case .withdraw: "withdraw"
     case .drain: "drain"
     }
   }
@@ -171,13 +172,17 @@ extension WorkerCommand: ControlMessageCoding {
     switch type {
     case "connect": self = .connect
     case "cancel": self = .cancel(request: try members.decode(String.self, forKey: "request"))
+    case "withdraw": self = .withdraw(request: try members.decode(String.self, forKey: "request"))
     case "drain": self = .drain
     default: throw unknown(type, members)
     }
   }
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
-    if case .cancel(let request) = self { try members.encode(request, forKey: "request") }
+    switch self {
+    case .connect, .drain: break
+    case .cancel(let request), .withdraw(let request): try members.encode(request, forKey: "request")
+    }
   }
 }
 
@@ -187,6 +192,7 @@ extension WorkerReport: ControlMessageCoding {
     case .loading: "loading"
     case .progress: "progress"
     case .ready: "ready"
+    case .withdrawn: "withdrawn"
     case .failed: "failed"
     }
   }
@@ -203,6 +209,7 @@ extension WorkerReport: ControlMessageCoding {
     case "ready":
       // 31 years at most: any duration that can be added up.
       self = .ready(loadSeconds: try members.decode(Double.self, forKey: "load_seconds").clamped(to: 0...1e9))
+    case "withdrawn": self = .withdrawn(request: try members.decode(String.self, forKey: "request"))
     case "failed":
       self = .failed(
         type: try members.decode(String.self, forKey: "error_type"),
@@ -219,6 +226,7 @@ extension WorkerReport: ControlMessageCoding {
       try members.encodeIfPresent(fraction, forKey: "fraction")
       try members.encodeIfPresent(note, forKey: "note")
     case .ready(let loadSeconds): try members.encode(loadSeconds, forKey: "load_seconds")
+    case .withdrawn(let request): try members.encode(request, forKey: "request")
     case .failed(let type, let message, let traceback):
       try members.encode(type, forKey: "error_type")
       try members.encode(message, forKey: "message")

@@ -37,6 +37,8 @@ public enum WorkerCommand: Hashable, Sendable {
   case connect
   /// The client of this request has left, or its deadline has passed.
   case cancel(request: String)
+  /// Give this request back unless it has been begun: it was sent ahead and waits behind one that takes long.
+  case withdraw(request: String)
   /// Finish what is in flight and exit.
   case drain
 }
@@ -49,6 +51,8 @@ public enum WorkerReport: Hashable, Sendable {
   case progress(fraction: Double?, note: String?)
   /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code.
   case ready(loadSeconds: Double)
+  /// The request was not begun and will not be: no answer to it follows. Said only in answer to `withdraw`.
+  case withdrawn(request: String)
   /// The load failed. `message` is for callers, `traceback` for the function's log.
   case failed(type: String, message: String, traceback: String)
 }

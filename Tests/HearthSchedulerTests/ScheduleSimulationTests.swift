@@ -16,9 +16,12 @@ struct ScheduleSimulationTests {
     let environment = ProcessInfo.processInfo.environment
     let seeds = environment["HEARTH_SEED"].flatMap { UInt64($0) }.map { $0...$0 } ?? 1...ScheduleSimulationTests.runs
     var events = 0
+    var (sentAhead, givenBack) = (0, 0)
     for seed in seeds {
       var world = SimulatedWorld(seed: seed)
       events += world.run(events: ScheduleSimulationTests.eventsPerRun)
+      sentAhead += world.sentAhead
+      givenBack += world.givenBack
       let problems = world.problems.prefix(3).joined(separator: "; ")
       try #require(
         world.problems.isEmpty,
@@ -26,6 +29,7 @@ struct ScheduleSimulationTests {
     }
     if environment["HEARTH_SEED"] == nil {
       #expect(events >= 100_000, "the simulation must be long enough to mean something")
+      #expect(sentAhead > 1_000 && givenBack > 100, "\(sentAhead) sent ahead, \(givenBack) given back")
     }
   }
 
@@ -46,6 +50,8 @@ private struct SimulatedWorld {
     case abandon(InvocationID)
     /// The worker lives but takes no byte of the request.
     case returned(InvocationID, WorkerID)
+    /// The worker hears that it is to give a request back; it does unless it is at it.
+    case recall(InvocationID, WorkerID)
     /// The worker was gone before a byte of the request was written.
     case unreachable(InvocationID, WorkerID)
     case ready(WorkerID)
@@ -59,7 +65,8 @@ private struct SimulatedWorld {
   struct Process {
     var isReady = false
     var isStopping = false
-    var running: Set<InvocationID> = []
+    /// In the order they came; a worker that answers in order is at the first.
+    var running: [InvocationID] = []
   }
 
   private var random: SeededGenerator
@@ -74,8 +81,12 @@ private struct SimulatedWorld {
   private let failureRate: Double
   private let crashRate: Double
   private let load: Int64
+  /// Whether workers answer in order and requests are so short that some are sent ahead.
+  private let pipelines: Bool
   private var alarm: HearthInstant?
   private(set) var problems: [String] = []
+  private(set) var sentAhead = 0
+  private(set) var givenBack = 0
   /// Plants a fault: every third end of a request is not reported to the schedule.
   var faultyEveryThirdEnd = false
 
@@ -93,7 +104,9 @@ private struct SimulatedWorld {
     failureRate = random.chance(0.4) ? 0.3 : 0
     crashRate = random.chance(0.4) ? 0.05 : 0
     load = Int64.random(in: 1...400, using: &random)
-    schedule = FunctionSchedule(policy: policy, startMode: random.chance(0.5) ? .fork : .spawn)
+    pipelines = policy.concurrencyMax == 1 && random.chance(0.6)
+    schedule = FunctionSchedule(
+      policy: policy, startMode: random.chance(0.5) ? .fork : .spawn, pipelines: pipelines)
     self.random = random
   }
 
@@ -144,10 +157,16 @@ private struct SimulatedWorld {
       end(id)
       take(schedule.invocationAbandoned(id, now: now))
     case .returned(let id, let worker):
-      guard processes[worker]?.running.remove(id) != nil else { return }
+      guard remove(id, from: worker) else { return }
       waiting.insert(id)
       take(schedule.invocationReturned(id, from: worker, now: now))
       crash(worker)
+    case .recall(let id, let worker):
+      guard let running = processes[worker]?.running, running.contains(id), running.first != id else { return }
+      _ = remove(id, from: worker)
+      givenBack += 1
+      waiting.insert(id)
+      take(schedule.invocationWithdrawn(id, from: worker, now: now))
     case .unreachable(let id, let worker):
       waiting.insert(id)
       take(schedule.invocationReturned(id, from: worker, now: now))
@@ -180,15 +199,23 @@ private struct SimulatedWorld {
     if random.chance(0.05) { add(.abandon(id), in: Int64.random(in: 0...300, using: &random)) }
     if random.chance(0.01) { add(.policy, in: 0) }
     let burst = random.chance(0.1)
-    add(.arrival, in: burst ? 0 : Int64.random(in: 0...2 * load, using: &random))
+    add(.arrival, in: burst ? 0 : Int64.random(in: 0...(pipelines ? 1 : 2 * load), using: &random))
     take(schedule.invocationArrived(id, now: now))
   }
 
   private mutating func finish(_ id: InvocationID, _ worker: WorkerID) {
-    guard processes[worker]?.running.remove(id) != nil else { return }
+    guard remove(id, from: worker) else { return }
     end(id)
     if faultyEveryThirdEnd, id.rawValue % 3 == 0 { return }
     take(schedule.invocationFinished(id, on: worker, now: now))
+  }
+
+  /// A worker is done with a request, and goes on with the next if it answers in order.
+  private mutating func remove(_ id: InvocationID, from worker: WorkerID) -> Bool {
+    guard let index = processes[worker]?.running.firstIndex(of: id) else { return false }
+    processes[worker]!.running.remove(at: index)
+    if pipelines, index == 0, let next = processes[worker]!.running.first { work(on: next, worker) }
+    return true
   }
 
   /// A process ends: what ran on it is reported before or after its end, as connections and zygotes race.
@@ -196,9 +223,15 @@ private struct SimulatedWorld {
     guard let process = processes.removeValue(forKey: worker) else { return }
     let exitFirst = random.chance(0.5)
     if exitFirst { take(schedule.workerExited(worker, now: now)) }
-    for id in process.running.sorted(by: { $0.rawValue < $1.rawValue }) {
-      end(id)
-      take(schedule.invocationFinished(id, on: worker, now: now))
+    for (index, id) in process.running.enumerated() {
+      if pipelines && index > 0 {
+        waiting.insert(id)
+        take(schedule.invocationWithdrawn(id, from: worker, now: now))
+      } else {
+        end(id)
+        let isLost = random.chance(0.5)
+        take(schedule.invocationFinished(id, on: worker, isWorkerLost: isLost, now: now))
+      }
     }
     if !exitFirst { take(schedule.workerExited(worker, now: now)) }
   }
@@ -207,6 +240,8 @@ private struct SimulatedWorld {
     for action in actions {
       switch action {
       case .run(let id, let worker, _): run(id, worker)
+      case .sendAhead(let id, let worker): sendAhead(id, worker)
+      case .recall(let id, let worker): add(.recall(id, worker), in: Int64.random(in: 0...3, using: &random))
       case .reject(let id, _):
         check(waiting.remove(id) != nil, "\(id) is refused but did not wait")
         end(id)
@@ -239,10 +274,29 @@ private struct SimulatedWorld {
     }
     check(process.isReady && !process.isStopping, "\(id) runs on \(worker), which is not ready")
     check(process.running.count < policy.concurrencyMax, "\(worker) has more requests than max-concurrency")
-    processes[worker]!.running.insert(id)
+    processes[worker]!.running.append(id)
+    work(on: id, worker)
+  }
+
+  private mutating func sendAhead(_ id: InvocationID, _ worker: WorkerID) {
+    sentAhead += 1
+    check(pipelines, "\(id) is sent ahead to a worker that does not answer in order")
+    check(waiting.remove(id) != nil, "\(id) is sent ahead but did not wait")
+    guard let process = processes[worker] else { return add(.unreachable(id, worker), in: 0) }
+    check(process.isReady && !process.isStopping, "\(id) is sent ahead to \(worker), which is not ready")
+    check(process.running.count <= 8, "\(worker) has too many requests ahead")
+    processes[worker]!.running.append(id)
+    if process.running.isEmpty { work(on: id, worker) }
+  }
+
+  /// The worker begins a request.
+  private mutating func work(on id: InvocationID, _ worker: WorkerID) {
     if random.chance(crashRate) { return add(.crash(worker), in: Int64.random(in: 0...100, using: &random)) }
     if random.chance(crashRate) { return add(.returned(id, worker), in: 0) }
-    add(.finish(id, worker), in: Int64.random(in: 0...200, using: &random))
+    let isShort = pipelines && !random.chance(0.02)
+    let microseconds =
+      isShort ? Int64.random(in: 0...400, using: &random) : Int64.random(in: 0...200_000, using: &random)
+    add(.finish(id, worker), at: now.advanced(by: .microseconds(microseconds)))
   }
 
   private mutating func start(_ worker: WorkerID) {
@@ -264,7 +318,8 @@ private struct SimulatedWorld {
     // A lowered max-workers lets busy ones finish, so the pool may be above it, but must not grow then.
     check(starting == 0 || starting + ready <= 8, "the pool exceeds every max-workers there was")
     check(
-      schedule.queueLength <= max(1, policy.queueLengthMax) + processes.count * policy.concurrencyMax + 8,
+      schedule.queueLength <= max(1, policy.queueLengthMax) + processes.count * policy.concurrencyMax
+        + (pipelines ? 9 * processes.count : 0) + 9,
       "the queue is too long")
   }
 

@@ -4,6 +4,7 @@ The gateway is the only client; it sends canonical heads, so this reader is shor
 understand by ending the connection.
 """
 
+import re
 import socket
 from collections.abc import Iterable
 
@@ -14,9 +15,47 @@ READ_SIZE = 256 * 1024
 
 REASONS = {200: "OK", 400: "Bad Request", 500: "Internal Server Error"}
 
+#: The fields that the runtime itself needs of every request. All others are read when the author's code asks for them.
+_NEEDED = re.compile(
+    rb"\r\n(content-length|content-type|transfer-encoding|hearth-request-id|hearth-timeout-ms):[ \t]*([^\r]*)", re.I
+)
+
 
 class ConnectionEnded(Exception):
     """The other side closed the connection between requests or within one."""
+
+
+class Request:
+    """One request: its first line and body, what the runtime needs of its fields, and the head for the rest.
+
+    Attributes:
+        head: the head's bytes without the empty line.
+        method, target: as sent.
+        id: the request's id.
+        content_type: as sent; empty when there is none.
+        timeout_ms: how long the answer may take, in milliseconds; None when there is no limit.
+        body: the body, whole.
+    """
+
+    __slots__ = ("body", "content_type", "head", "id", "method", "target", "timeout_ms")
+
+    def __init__(self, head: bytes, method: str, target: str) -> None:
+        self.head = head
+        self.method = method
+        self.target = target
+        self.id = ""
+        self.content_type = ""
+        self.timeout_ms: int | None = None
+        self.body = b""
+
+
+def fields_of(head: bytes) -> dict[str, str]:
+    """A head's fields by lower-case name. Of a repeated field the last one counts."""
+    fields = {}
+    for line in head.decode("latin-1").split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        fields[name.lower()] = value.strip()
+    return fields
 
 
 class Connection:
@@ -34,34 +73,42 @@ class Connection:
     def close(self) -> None:
         self.socket.close()
 
-    def read_head(self) -> tuple[str, str, dict[str, str]]:
-        """Method, target and fields by lower-case name. Raises ConnectionEnded."""
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes of a further request have been read already."""
+        return bool(self._buffer)
+
+    def read(self) -> Request:
+        """The next request, whole. Raises ConnectionEnded."""
         end = self._buffer.find(b"\r\n\r\n")
         while end < 0:
             if len(self._buffer) > HEAD_MAX:
                 raise ConnectionEnded
             self._more()
             end = self._buffer.find(b"\r\n\r\n")
-        lines = self._buffer[:end].decode("latin-1").split("\r\n")
+        head = self._buffer[:end]
         self._buffer = self._buffer[end + 4 :]
+        line, _, _ = head.partition(b"\r\n")
         try:
-            method, target, _ = lines[0].split(" ")
-            fields = {}
-            for line in lines[1:]:
-                name, _, value = line.partition(":")
-                fields[name.lower()] = value.strip()
+            method, target, _ = line.decode("latin-1").split(" ")
         except ValueError:
             raise ConnectionEnded from None
-        return method, target, fields
-
-    def read_body(self, fields: dict[str, str]) -> bytes:
-        """The body, whole. Raises ConnectionEnded."""
-        length = fields.get("content-length")
-        if length is not None:
-            return self._take(int(length))
-        if fields.get("transfer-encoding") == "chunked":
-            return b"".join(self._chunks())
-        return b""
+        request = Request(head, method, target)
+        length = 0
+        for name, value in _NEEDED.findall(head):
+            name = name.lower()
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"content-type":
+                request.content_type = value.decode("latin-1").rstrip()
+            elif name == b"hearth-request-id":
+                request.id = value.decode("latin-1")
+            elif name == b"hearth-timeout-ms":
+                request.timeout_ms = int(value)
+            else:
+                length = -1
+        request.body = self._take(length) if length >= 0 else b"".join(self._chunks())
+        return request
 
     def _chunks(self) -> Iterable[bytes]:
         while size := int(self._line().partition(b";")[0], 16):
@@ -129,6 +176,8 @@ _FRAMING = {"content-length", "transfer-encoding", "connection", "content-type"}
 
 
 def _head(status: int, content_type: str, fields: dict[str, str], framing: str) -> bytes:
+    if status == 200 and not fields and framing:
+        return f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{framing}\r\n\r\n".encode("latin-1", "replace")
     own = (f"{name}: {value}\r\n" for name, value in fields.items() if name.lower() not in _FRAMING)
     extra = "".join(own) if fields else ""
     reason = REASONS.get(status, "Status")

@@ -2,11 +2,12 @@
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from hearth_runtime.connection import Request, fields_of
 
 
 class Cancelled(BaseException):
@@ -25,16 +26,16 @@ class Context:
         logger: writes to the function's log, with the request's id.
         request_id: the id the client got as Hearth-Request-Id; empty in `load`.
         method, path, query: of the request below the function's root; path starts with "/".
-        headers: the request's fields by lower-case name.
     """
 
     __slots__ = (
         "_cancelled",
         "_deadline",
+        "_head",
+        "_headers",
         "_report",
         "bundle",
         "config",
-        "headers",
         "logger",
         "method",
         "path",
@@ -52,22 +53,34 @@ class Context:
         self.method = ""
         self.path = ""
         self.query = ""
-        self.headers: dict[str, str] = {}
+        self._head = b""
+        self._headers: dict[str, str] | None = None
         self._report = report
         self._deadline: float | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = False
 
-    def for_request(self, method: str, target: str, headers: dict[str, str]) -> "Context":
+    def for_request(self, request: Request) -> "Context":
         """A context for one request, sharing bundle, config and logger."""
-        context = Context(self.bundle, self.config, self._report)
-        context.method = method
-        context.path, _, context.query = target.partition("?")
-        context.headers = headers
-        context.request_id = headers.get("hearth-request-id", "")
-        remaining = headers.get("hearth-timeout-ms")
-        if remaining is not None:
-            context._deadline = time.monotonic() + int(remaining) / 1000
+        context = Context.__new__(Context)
+        context.bundle = self.bundle
+        context.config = self.config
+        context.logger = self.logger
+        context._report = self._report
+        context.request_id = request.id
+        context.method = request.method
+        context.path, _, context.query = request.target.partition("?")
+        context._head = request.head
+        context._headers = None
+        context._cancelled = False
+        context._deadline = None if request.timeout_ms is None else time.monotonic() + request.timeout_ms / 1000
         return context
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The request's fields by lower-case name; empty in `load`."""
+        if self._headers is None:
+            self._headers = fields_of(self._head)
+        return self._headers
 
     @property
     def deadline(self) -> float | None:
@@ -77,11 +90,11 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
         """Marks the request as cancelled; called by the runtime."""
-        self._cancelled.set()
+        self._cancelled = True
 
     def progress(self, fraction: float | None = None, note: str | None = None) -> None:
         """Tells the gateway that a load goes on, so that it is not taken for stalled.

@@ -73,6 +73,8 @@ def parse_input(content_type: str, body: bytes) -> Any:
     """
     if not body:
         return None
+    if content_type == "application/json":
+        return _parse_json(body)
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         return _parse_json(body)
@@ -125,15 +127,19 @@ def _parse_multipart(content_type: str, body: bytes) -> dict[str, Any]:
     return form
 
 
-def encode_json(value: Any) -> bytes:
-    """JSON as UTF-8; numpy's numbers and arrays become plain ones."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain).encode()
-
-
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a result of type {type(value).__name__} cannot be sent as JSON")
+
+
+#: Made once: `json.dumps` with options makes an encoder for every call.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_plain).encode
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON as UTF-8; numpy's numbers and arrays become plain ones."""
+    return _encode(value).encode()
 
 
 def encode_chunk(chunk: Chunk) -> bytes:
@@ -149,6 +155,8 @@ def encode_result(
     result: Any,
 ) -> tuple[int, str, dict[str, str], bytes | Iterator[Chunk] | AsyncIterator[Chunk]]:
     """Status, content type, further fields, and the body: bytes, or an iterator of chunks to be streamed."""
+    if isinstance(result, _JSON):
+        return 200, "application/json", {}, encode_json(result)
     status, fields, declared = 200, {}, None
     if isinstance(result, Response):
         status, fields, declared, result = result.status, result.headers, result.content_type, result.body

@@ -34,6 +34,13 @@ class Running:
         self.is_open = True
 
 
+#: 32: how many requests in a row one connection gets before others are looked at.
+RUN_MAX = 32
+#: 4,096: ids of requests that were begun, kept so that a withdrawal that crossed its answer is not agreed to. The
+#: gateway has at most a few requests ahead, so this covers a control thread that is late by a tenth of a second.
+BEGUN_MAX = 4096
+
+
 class Server:
     """The worker's main loop and its control thread."""
 
@@ -48,6 +55,10 @@ class Server:
         self._running: dict[str, Running] = {}
         #: The last cancels that found no request: one may be on its way in.
         self._early_cancels: deque[str] = deque(maxlen=64)
+        #: Requests begun, the last BEGUN_MAX of them, and those that the gateway has taken back before they were.
+        self._begun: set[str] = set()
+        self._begun_order: deque[str] = deque()
+        self._withdrawn: set[str] = set()
         self._lock = threading.Lock()
         self._main_thread = threading.get_ident()
 
@@ -69,6 +80,8 @@ class Server:
                     self._add(Connection(socket.socket(fileno=descriptor)))
             elif kind == "cancel":
                 self._cancel(message.get("request", ""))
+            elif kind == "withdraw":
+                self._withdraw(message.get("request", ""))
             elif kind == "drain":
                 self._drain()
         os._exit(0)
@@ -76,6 +89,27 @@ class Server:
     def _add(self, connection: Connection) -> None:
         self._connections[connection.fileno()] = connection
         self._epoll.register(connection, self._events)
+
+    def _withdraw(self, request: str) -> None:
+        """Gives a request back that was sent ahead, unless it has been begun."""
+        with self._lock:
+            if request in self._begun:
+                return
+            self._withdrawn.add(request)
+        self._control.send({"type": "withdrawn", "request": request})
+
+    def _begin(self, running: Running) -> bool:
+        """Notes that a request is begun; False when it was withdrawn. With the lock held."""
+        request = running.context.request_id
+        if self._withdrawn and request in self._withdrawn:
+            self._withdrawn.remove(request)
+            return False
+        self._running[request] = running
+        self._begun.add(request)
+        self._begun_order.append(request)
+        if len(self._begun_order) > BEGUN_MAX:
+            self._begun.discard(self._begun_order.popleft())
+        return True
 
     def _cancel(self, request: str) -> None:
         with self._lock:
@@ -112,16 +146,25 @@ class Server:
     # The serving threads.
 
     def _serve(self) -> None:
+        # Connections of which bytes were read already: they raise no further event.
+        ready: deque[int] = deque()
         while True:
             serving = -1
             try:
-                for descriptor, _ in self._epoll.poll(maxevents=1):
-                    serving = descriptor
-                    if not self._answer(self._connections[descriptor]):
-                        self._drop(descriptor)
-                    elif self._slots > 1:
-                        self._epoll.modify(descriptor, self._events)
-                    serving = -1
+                for descriptor, _ in self._epoll.poll(0 if ready else -1, 1):
+                    if descriptor not in ready:
+                        ready.append(descriptor)
+                if not ready:
+                    continue
+                serving = ready.popleft()
+                connection = self._connections[serving]
+                if not self._answer_some(connection):
+                    self._drop(serving)
+                elif connection.has_more:
+                    ready.append(serving)
+                elif self._slots > 1:
+                    self._epoll.modify(serving, self._events)
+                serving = -1
             except Cancelled:
                 # Arrived just after its request had ended: what the client got of it is not known.
                 if serving in self._connections:
@@ -131,24 +174,33 @@ class Server:
         self._epoll.unregister(descriptor)
         self._connections.pop(descriptor).close()
 
+    def _answer_some(self, connection: Connection) -> bool:
+        """The requests that have arrived on a connection, in order; False when it is to be closed."""
+        for _ in range(RUN_MAX):
+            if not self._answer(connection):
+                return False
+            if not connection.has_more:
+                break
+        return True
+
     def _answer(self, connection: Connection) -> bool:
         """One request; False when the connection is to be closed."""
         try:
-            method, target, fields = connection.read_head()
-            body = connection.read_body(fields)
+            request = connection.read()
         except (ConnectionEnded, OSError, ValueError):
             return False
-        context = self._function.context.for_request(method, target, fields)
+        context = self._function.context.for_request(request)
         running = Running(context)
         logs.set_request(context.request_id)
         with self._lock:
-            self._running[context.request_id] = running
-            is_cancelled = context.request_id in self._early_cancels
+            if not self._begin(running):
+                return True
+            is_cancelled = bool(self._early_cancels) and context.request_id in self._early_cancels
         try:
             if is_cancelled:
                 context.cancel()
                 return self._failed(connection, running, Cancelled(), has_begun=False)
-            return self._respond(connection, running, fields.get("content-type", ""), body)
+            return self._respond(connection, running, request.content_type, request.body)
         except (OSError, ConnectionEnded):
             return False
         finally:

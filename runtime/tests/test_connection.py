@@ -4,7 +4,7 @@ import socket
 import threading
 
 import pytest
-from hearth_runtime.connection import Connection, ConnectionEnded
+from hearth_runtime.connection import Connection, ConnectionEnded, fields_of
 
 
 @pytest.fixture
@@ -18,11 +18,23 @@ def pair():
 def test_requests_one_after_another(pair):
     client, connection = pair
     client.sendall(b"POST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhiGET / HTTP/1.1\r\nX-A:  v \r\n\r\n")
-    method, target, fields = connection.read_head()
-    assert (method, target, fields["content-length"]) == ("POST", "/a?b", "2")
-    assert connection.read_body(fields) == b"hi"
-    method, _, fields = connection.read_head()
-    assert (method, fields["x-a"], connection.read_body(fields)) == ("GET", "v", b"")
+    request = connection.read()
+    assert (request.method, request.target, request.body) == ("POST", "/a?b", b"hi")
+    assert connection.has_more
+    request = connection.read()
+    assert (request.method, fields_of(request.head)["x-a"], request.body) == ("GET", "v", b"")
+    assert not connection.has_more
+
+
+def test_the_fields_that_the_runtime_needs(pair):
+    client, connection = pair
+    client.sendall(
+        b"POST / HTTP/1.1\r\nCONTENT-type: text/plain; charset=x \r\nX-Content-Length: 9\r\ncontent-length: 0\r\n"
+        b"hearth-request-id: r-1\r\nhearth-timeout-ms: 250\r\n\r\n"
+    )
+    request = connection.read()
+    assert (request.id, request.timeout_ms, request.content_type) == ("r-1", 250, "text/plain; charset=x")
+    assert request.body == b""
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096])
@@ -38,8 +50,7 @@ def test_bodies_in_pieces(pair, step):
 
     thread = threading.Thread(target=send)
     thread.start()
-    _, _, fields = connection.read_head()
-    assert connection.read_body(fields) == body
+    assert connection.read().body == body
     thread.join()
 
 
@@ -47,9 +58,8 @@ def test_an_end_is_told(pair):
     client, connection = pair
     client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhal")
     client.close()
-    _, _, fields = connection.read_head()
     with pytest.raises(ConnectionEnded):
-        connection.read_body(fields)
+        connection.read()
 
 
 def test_responses(pair):
