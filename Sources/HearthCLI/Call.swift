@@ -43,6 +43,8 @@ struct Call: ParsableCommand {
     let address = try gateway.client().get("/v1/gateway", as: Gateway.self).data
     let transfer = Transfer("POST", "\(address)/functions/\(name)\(path)")
     transfer.stallTimeout = nil
+    // The gateway's certificate is for its public name, not for the loopback address it is called by here.
+    transfer.verifiesServer = !["127.0.0.1", "localhost", "[::1]"].contains(URL(string: address)?.host ?? "")
     transfer.headers = [("Content-Type", contentType ?? guessedType), ("Expect", "")]
     if let key = key ?? ProcessInfo.processInfo.environment["HEARTH_KEY"] {
       transfer.headers.append(("Authorization", "Bearer \(key)"))

@@ -12,6 +12,11 @@ public struct GatewayConfiguration: Sendable {
   public var admin = HostPort(host: "127.0.0.1", port: 8081)
   /// Keys that requests to the data plane must carry. Default none, which is refused beyond loopback.
   public var keys: [String] = []
+  /// PEM files of the data plane's TLS: the certificate chain and its private key. Nil, the default: cleartext.
+  public var tlsCertificate: String?
+  public var tlsKey: String?
+  /// Requests in flight of one key, or of one address where there are no keys. 0, the default, is no limit.
+  public var requestsPerClientMax = 0
   /// Event loops of the data plane. 0, the default, takes one for every two cores.
   public var eventLoops = 0
   /// The interpreter that Python environments are built with. Default `python3`.
@@ -21,6 +26,14 @@ public struct GatewayConfiguration: Sendable {
   /// Least severe message that the gateway's own log shows: trace, debug, info, notice, warning, error. Default info.
   public var logLevel = "info"
 
+  /// Longest time from a request's first byte to the end of its head. Default 30s.
+  public var headerTimeout = Duration.seconds(30)
+  /// Longest silence within a request's body, after which it must also keep up 500 bytes a second. Default 30s.
+  public var bodyTimeout = Duration.seconds(30)
+  /// How long a connection without a request is kept. Default 75s.
+  public var idleConnectionTimeout = Duration.seconds(75)
+  /// How long a client may take nothing of its response. Default 60s.
+  public var clientStallTimeout = Duration.seconds(60)
   /// Largest request head. Default 32KiB.
   public var headMax = ByteSize.kib(32)
   /// Largest request body. Default 100MiB.
@@ -48,6 +61,15 @@ public struct GatewayConfiguration: Sendable {
     text("data-dir", \.dataFolder, "a folder"),
     setting("listen", "HOST:PORT") { $1.set(\.listen, HostPort($0)) },
     setting("admin", "HOST:PORT") { $1.set(\.admin, HostPort($0)) },
+    setting("tls-certificate", "a file") { text, configuration in
+      configuration.tlsCertificate = text
+      return true
+    },
+    setting("tls-key", "a file") { text, configuration in
+      configuration.tlsKey = text
+      return true
+    },
+    number("requests-per-client-max", \.requestsPerClientMax, 0...1_000_000),
     number("event-loops", \.eventLoops, 0...1024),
     text("python", \.python, "a program"),
     setting("runtime-dir", "a folder") { text, configuration in
@@ -58,6 +80,10 @@ public struct GatewayConfiguration: Sendable {
       configuration.logLevel = text
       return ["trace", "debug", "info", "notice", "warning", "error"].contains(text)
     },
+    duration("header-timeout", \.headerTimeout),
+    duration("body-timeout", \.bodyTimeout),
+    duration("idle-connection-timeout", \.idleConnectionTimeout),
+    duration("client-stall-timeout", \.clientStallTimeout),
     size("header-max", \.headMax),
     size("body-max", \.bodyMax),
     number("connections-max", \.connectionsMax, 1...1_000_000),
@@ -103,6 +129,10 @@ public struct GatewayConfiguration: Sendable {
         .configurationInvalid, "The data plane would listen on \(listen) for anyone.",
         hint: "Set 'keys' in hearth.yaml, or listen on 127.0.0.1.")
     }
+    guard (tlsCertificate == nil) == (tlsKey == nil) else {
+      throw HearthError(
+        .configurationInvalid, "Only one of tls-certificate and tls-key is set.", hint: "Set both, or neither.")
+    }
     if let short = keys.first(where: { $0.utf8.count < 16 }) {
       throw HearthError(
         .configurationInvalid, "A key of \(short.utf8.count) characters can be guessed.", hint: "Use 16 or more.")
@@ -126,6 +156,14 @@ public struct GatewayConfiguration: Sendable {
   ) -> Setting {
     setting(name, "a whole number from \(range.lowerBound) to \(range.upperBound)") { text, configuration in
       configuration.set(path, Int(text).flatMap { range.contains($0) ? $0 : nil })
+    }
+  }
+
+  private static func duration(
+    _ name: String, _ path: any WritableKeyPath<GatewayConfiguration, Duration> & Sendable
+  ) -> Setting {
+    setting(name, "a duration such as 30s") { text, configuration in
+      configuration.set(path, Duration(hearth: text).flatMap { $0 > .zero ? $0 : nil })
     }
   }
 

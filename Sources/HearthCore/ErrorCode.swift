@@ -41,6 +41,8 @@ extension ErrorCode {
   public static let functionGone = ErrorCode("function_gone", 503)
   /// The gateway is shutting down.
   public static let shuttingDown = ErrorCode("shutting_down", 503)
+  /// The client has `requests-per-client-max` requests in flight already.
+  public static let clientBusy = ErrorCode("client_busy", 429)
   /// The listener holds `connections-max` connections already.
   public static let connectionsExhausted = ErrorCode("connections_exhausted", 503)
 }
@@ -57,6 +59,8 @@ extension ErrorCode {
   public static let idleTimeout = ErrorCode("idle_timeout", 504)
   /// The whole request took longer than `request-timeout`.
   public static let requestDeadline = ErrorCode("request_deadline", 504)
+  /// The answer does not fit one event of a request that asked for progress.
+  public static let answerTooLarge = ErrorCode("answer_too_large", 502)
   /// The function raised an exception; the message carries its type and text.
   public static let functionException = ErrorCode("function_exception", 500)
   /// The function could not read the request's input.
@@ -139,8 +143,9 @@ extension ErrorCode {
   /// Every code, in the order of `docs/errors.md`.
   public static let all: [ErrorCode] = [
     requestMalformed, requestTimeout, bodyTooLarge, headTooLarge, routeNotFound, functionNotFound, notImplemented,
-    queueFull, coldStartTimeout, loadFailed, functionGone, shuttingDown, connectionsExhausted,
-    workerDied, workerBadResponse, firstByteTimeout, idleTimeout, requestDeadline, functionException, functionInput,
+    queueFull, coldStartTimeout, loadFailed, functionGone, shuttingDown, clientBusy, connectionsExhausted,
+    workerDied, workerBadResponse, firstByteTimeout, idleTimeout, requestDeadline, answerTooLarge,
+    functionException, functionInput,
     nameInvalid, digestInvalid, specMissing, specInvalid, specFileMissing, archiveTruncated, archiveCorrupt,
     archiveAbsolutePath, archiveParentPath, archiveLink, archiveSpecialFile, archiveDuplicatePath, archivePathInvalid,
     archiveTooManyFiles, archiveTooLarge, archiveRatio, archiveDigestMismatch, archiveManifestInvalid, blobMissing,

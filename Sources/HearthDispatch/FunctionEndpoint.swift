@@ -20,6 +20,7 @@ public final class FunctionEndpoint: Sendable {
     var timing = StartTiming()
     var pid: Int32?
     var note: String?
+    var fraction: Double?
   }
 
   // Invocations belong to their event loops; here they are only held and handed on.
@@ -79,7 +80,7 @@ public final class FunctionEndpoint: Sendable {
   /// Admits an invocation: it runs, waits or is rejected. Call on its event loop.
   func submit(_ invocation: Invocation) {
     decide(arriving: invocation) {
-      $0.invocationArrived(invocation.id, isWhole: invocation.bodyEnded, now: $1)
+      $0.invocationArrived(invocation.id, isWhole: invocation.bodyEnded, lane: invocation.lane, now: $1)
     }
   }
 
@@ -182,6 +183,22 @@ public final class FunctionEndpoint: Sendable {
         },
         queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
         failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy)
+    }
+  }
+
+  /// How a waiting invocation stands; nil when it does not wait (any more).
+  func standing(of invocation: Invocation, now: HearthInstant) -> Standing? {
+    state.withLockedValue { state in
+      guard let position = state.schedule.position(of: invocation.id) else { return nil }
+      let snapshots = state.schedule.workerSnapshots(now: now)
+      var standing = Standing(state: .queued, position: position)
+      standing.eta = state.schedule.expectedWait(position: position, now: now)
+      guard !snapshots.contains(where: { $0.state == .idle || $0.state == .busy }) else { return standing }
+      let entry = snapshots.first { $0.state == .starting }.flatMap { state.workers[$0.id] }
+      standing.state = entry?.note == nil ? .starting : .loading
+      standing.fraction = entry?.fraction
+      standing.note = entry?.note
+      return standing
     }
   }
 
@@ -307,6 +324,7 @@ public final class FunctionEndpoint: Sendable {
       state.withLockedValue { $0.workers[id]?.pid = pid }
     case .progressed(let fraction, let note):
       state.withLockedValue { state in
+        if let fraction { state.workers[id]?.fraction = fraction }
         state.workers[id]?.note = note ?? fraction.map { "loading \(Int($0 * 100)) %" } ?? "loading"
         state.schedule.workerProgressed(id, now: clock.now)
       }

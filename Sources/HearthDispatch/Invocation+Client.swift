@@ -15,7 +15,9 @@ extension Invocation: ExchangeReceiver {
       if case .receiving = state { submit() }
     case .running(_, let connection):
       if canReplay { hold(bytes) }
+      if isTunnel { lastByte = endpoint.clock.now }
       connection.sendBody(bytes)
+      needsFlush = true
     case .cancelling, .done: break
     }
   }
@@ -34,7 +36,9 @@ extension Invocation: ExchangeReceiver {
     bodyEnded = true
     switch state {
     case .receiving: submit()
-    case .running(_, let connection): connection.endBody()
+    case .running(_, let connection):
+      connection.endBody()
+      needsFlush = true
     case .waiting, .connecting, .cancelling, .done: break
     }
   }
@@ -44,8 +48,10 @@ extension Invocation: ExchangeReceiver {
     case .receiving where !wasAnnounced:
       wasAnnounced = true
       endpoint.announce()
-    case .running(_, let connection): if !bodyEnded || heldBytes > 0 { connection.flush() }
-    case .receiving, .waiting, .connecting, .cancelling, .done: break
+    case .running(_, let connection) where needsFlush:
+      needsFlush = false
+      connection.flush()
+    case .receiving, .waiting, .connecting, .running, .cancelling, .done: break
     }
   }
 
@@ -83,12 +89,23 @@ extension Invocation: ExchangeReceiver {
     case .connecting: fail(error)
     case .running(let worker, let connection):
       cancel(worker, connection)
-      exchange.fail(error, source: .gateway, stamp)
+      answer(with: error)
     case .cancelling, .done: break
     }
   }
 
+  /// Tells a client that asked for it how its request stands.
+  private func reportProgress(now: HearthInstant) {
+    guard progress != nil, let standing = endpoint.standing(of: self, now: now) else { return }
+    let isFirst = progress?.hasBegun == false
+    guard let event = progress?.event(standing, now: now) else { return }
+    if isFirst { exchange.begin(ProgressStream.head, stamp) }
+    exchange.write(event)
+    exchange.flush()
+  }
+
   func timePassed(now: HearthInstant) {
+    if case .waiting = state { reportProgress(now: now) }
     guard case .running(let worker, let connection) = state, connection.isAt(self) else { return }
     let policy = endpoint.policy
     let error: HearthError
@@ -107,8 +124,7 @@ extension Invocation: ExchangeReceiver {
     } else {
       return
     }
-    deadline.cancel()
     cancel(worker, connection)
-    exchange.fail(error, source: .gateway, stamp)
+    answer(with: error)
   }
 }

@@ -20,13 +20,14 @@ extension Invocation: WorkerResponseReceiver {
     executionTime = now.nanoseconds - runBegan.nanoseconds
     held = []
     canReplay = false
-    exchange.begin(head, stamp)
+    isTunnel = head.isUpgrade
+    if progress?.hasBegun == true { progress?.answerBegan(head) } else { exchange.begin(head, stamp) }
   }
 
   func workerResponseBody(_ bytes: ByteBuffer) {
     guard case .running = state else { return }
     lastByte = endpoint.clock.now
-    exchange.write(bytes)
+    if progress?.keeps(bytes) != true { exchange.write(bytes) }
   }
 
   func workerReadCompleted() {
@@ -40,6 +41,7 @@ extension Invocation: WorkerResponseReceiver {
     case .running(let worker, let connection):
       state = .done
       deadline.cancel()
+      if let event = progress?.answerEvent(request: exchange.requestID) { exchange.write(event) }
       exchange.end()
       release(worker, connection, isReusable: isReusable)
     case .cancelling(let worker, let connection):
@@ -93,8 +95,7 @@ extension Invocation: WorkerResponseReceiver {
       return endpoint.withdrew(self, from: worker, isWorkerLost: isLost)
     }
     state = .done
-    deadline.cancel()
-    exchange.fail(error(for: failure), source: .gateway, stamp)
+    answer(with: error(for: failure))
     endpoint.finished(self, on: worker.id, isWorkerLost: isLost)
   }
 
@@ -109,7 +110,7 @@ extension Invocation: WorkerResponseReceiver {
   }
 
   func workerWritabilityChanged(isWritable: Bool) {
-    if case .running = state, !bodyEnded { exchange.setBodyPaused(!isWritable) }
+    if case .running = state, !bodyEnded || isTunnel { exchange.setBodyPaused(!isWritable) }
   }
 
   private func error(for failure: WorkerFailure) -> HearthError {

@@ -51,7 +51,13 @@ final class Invocation {
   var wasRetried = false
   /// Whether a function without a worker was told that this request is on its way.
   var wasAnnounced = false
+  /// Whether something was written to the worker that waits to be flushed with what else has arrived.
+  var needsFlush = false
   var clientIsWritable = true
+  /// What a client is told meanwhile that asked for it; nil for all others.
+  var progress: ProgressStream?
+  /// Whether the function has switched protocols: bytes go both ways as they are.
+  var isTunnel = false
 
   var runBegan = HearthInstant(nanoseconds: 0)
   var lastByte = HearthInstant(nanoseconds: 0)
@@ -65,8 +71,12 @@ final class Invocation {
     self.endpoint = endpoint
     self.dispatcher = dispatcher
     bodyEnded = exchange.request.framing == .none
+    if ProgressStream.isWanted(by: exchange.request) { progress = ProgressStream() }
     deadline = try RequestDeadline(exchange.request, arrival: exchange.arrival)
   }
+
+  /// Invocations of one event loop share their connections to workers.
+  var lane: Int { Int(bitPattern: ObjectIdentifier(exchange.eventLoop)) }
 
   /// Runs `body` on the invocation's event loop: now, if that is where we are.
   func onLoop(_ body: @escaping (Invocation) -> Void) {
@@ -148,11 +158,16 @@ final class Invocation {
     let framing = bodyEnded ? (heldBytes > 0 ? .length(heldBytes) : request.framing.withoutChunks) : request.framing
     var head = ByteBuffer()
     head.reserveCapacity(512 + (isCoalesced ? heldBytes : 0))
-    HeadWriter.write(request, target: exchange.target, framing: framing, extra: requestFields, into: &head)
+    // The runtime's workers speak nothing else; a program may.
+    let allowsUpgrade = request.upgrade != nil && !endpoint.version.isHandler
+    HeadWriter.write(
+      request, target: exchange.target, framing: framing, passesUpgrade: allowsUpgrade, extra: requestFields,
+      into: &head)
     if isCoalesced {
       for bytes in held { head.writeImmutableBuffer(bytes) }
     }
-    connection.begin(self, head: head, method: request.method, isChunked: framing == .chunked)
+    connection.begin(
+      self, head: head, method: request.method, isChunked: framing == .chunked, allowsUpgrade: allowsUpgrade)
     // A connection that ended unnoticed fails at once, and this is waiting again.
     guard case .running = state else { return }
     if !isCoalesced {
@@ -186,7 +201,7 @@ final class Invocation {
   /// Tells the worker to stop what it does for this request, and makes sure that it does.
   func stopWork(_ worker: any WorkerHandle, _ connection: WorkerConnection) {
     connection.setReadPaused(false)
-    guard endpoint.version.isHandler, bodyEnded else {
+    guard endpoint.version.isHandler, bodyEnded, !isTunnel else {
       // A program has no way to be told but this; a handler that waits for the rest of a body has none either.
       state = .done
       connection.abandon(self)
@@ -204,8 +219,17 @@ final class Invocation {
 
   func fail(_ error: HearthError) {
     state = .done
+    answer(with: error)
+  }
+
+  /// Tells the client what went wrong; what becomes of the worker's work is another matter.
+  func answer(with error: HearthError) {
     deadline.cancel()
-    exchange.fail(error, source: .gateway, stamp)
+    guard let progress, progress.hasBegun, !responseBegan || progress.isCollecting else {
+      return exchange.fail(error, source: .gateway, stamp)
+    }
+    exchange.write(ProgressStream.event(error, request: exchange.requestID))
+    exchange.end()
   }
 
   var stamp: ResponseStamp {

@@ -5,7 +5,7 @@ import NIOCore
 import NIOPosix
 
 /// One client connection of the data plane: requests are read and answered one after another.
-final class HTTPConnectionHandler: ChannelInboundHandler {
+final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandler, SweptConnection {
   typealias InboundIn = ByteBuffer
   typealias OutboundOut = ByteBuffer
 
@@ -27,23 +27,20 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   /// 1 s: long enough for a client on the same continent to read its error before the connection ends.
   private static let lingerTimeout = Duration.seconds(1)
 
-  let limits: HTTPLimits
   let services: LoopServices
-  private let router: any FunctionRouter
   private var state: State
   private var parser: RequestParser
   private var received = ByteBuffer()
   private var isProcessing = false
+  private var mayBeHTTP2 = true
   private var inputClosed = false
   private var bodyPaused = false
   private var unwritableSince: HearthInstant?
   private(set) var channel: (any Channel)!
 
-  init(limits: HTTPLimits, services: LoopServices, router: any FunctionRouter) {
-    self.limits = limits
+  init(services: LoopServices) {
     self.services = services
-    self.router = router
-    parser = RequestParser(bytesMax: Int(limits.headMax.bytes))
+    parser = RequestParser(bytesMax: Int(services.limits.headMax.bytes))
     state = .readingHead(since: services.now)
   }
 
@@ -73,7 +70,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     guard case ChannelEvent.inputClosed = event else { return }
     inputClosed = true
     switch state {
-    case .exchanging(let exchange) where exchange.requestEnded: break
+    case .exchanging(let exchange) where exchange.requestEnded && !exchange.isTunnel: break
     case .flushing: break
     default: context.close(promise: nil)
     }
@@ -117,6 +114,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   private func step() throws -> Bool {
     switch state {
     case .idle, .readingHead:
+      if mayBeHTTP2, try handOverHTTP2() { return false }
       // A client that sends and does not read gets no further answers made, and waits.
       guard channel.isWritable else { return false }
       guard let request = try parser.parse(&received) else {
@@ -133,41 +131,51 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     }
   }
 
+  /// Whether the connection's first bytes are the preface of HTTP/2, or may still become it (RFC 9113, section 3.4).
+  private func handOverHTTP2() throws -> Bool {
+    switch HTTP2.match(received) {
+    case .none:
+      mayBeHTTP2 = false
+      return false
+    case .partial: return true
+    case .whole: break
+    }
+    let bytes = received
+    received.clear()
+    state = .closed
+    services.remove(self)
+    try HTTP2.configure(channel, services)
+    channel.pipeline.syncOperations.removeHandler(self, promise: nil)
+    channel.pipeline.fireChannelRead(bytes)
+    channel.pipeline.fireChannelReadComplete()
+    return true
+  }
+
   private var malformedRequest: HearthError {
     HearthError(.requestMalformed, "This is not a valid HTTP/1.1 request.")
   }
 
   private func begin(_ request: RequestHead) throws {
     var request = request
-    let exchange: HTTPExchange
     do {
-      request.hidesAuthorization = try authorise(request)
-      let (name, target) = try FunctionPath.split(request.target)
-      exchange = HTTPExchange(request, target: target, connection: self)
+      let admission = try services.gate.admit(&request) { channel.remoteAddress?.ipAddress ?? "" }
+      let exchange = HTTPExchange(request, admission, connection: self)
       state = .exchanging(exchange)
-      if case .length(let length) = request.framing, length > limits.bodyMax.bytes { throw exchange.bodyTooLarge }
       if request.expectsContinue {
         channel.writeAndFlush(ByteBuffer(staticString: "HTTP/1.1 100 Continue\r\n\r\n"), promise: nil)
       }
-      exchange.begin(with: try router.accept(exchange, function: name))
+      exchange.begin(with: try services.gate.router.accept(exchange, function: admission.name))
     } catch {
       // A request whose body is not wanted: answer, and read on only if there is none.
-      let exchange = HTTPExchange(request, target: "", connection: self)
-      state = .exchanging(exchange)
+      let exchange: HTTPExchange
+      if case .exchanging(let admitted) = state {
+        exchange = admitted
+      } else {
+        exchange = HTTPExchange(request, RequestGate.Admission(name: "", target: ""), connection: self)
+        state = .exchanging(exchange)
+      }
       exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, nil)
     }
-  }
-
-  /// Checks the key, if one is needed; true when `Authorization` carried it.
-  private func authorise(_ request: RequestHead) throws -> Bool {
-    guard !limits.keys.isEmpty else { return false }
-    let given = request.message.first("authorization") ?? ""
-    let isKnown = limits.keys.reduce(false) { Bearer.matches(given, key: $1) || $0 }
-    guard isKnown else {
-      throw HearthError(
-        .unauthorized, "This gateway needs a key.", hint: "Send 'Authorization: Bearer KEY' with a key of its owner's.")
-    }
-    return true
   }
 
   /// Answers bytes that are no request, and ends the connection.
@@ -189,6 +197,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   // From the exchange.
 
   func setBodyPaused(_ isPaused: Bool) {
+    if bodyPaused, !isPaused, case .exchanging(let exchange) = state { exchange.pace.resumed(now: services.now) }
     bodyPaused = isPaused
     updateReading()
   }
@@ -209,6 +218,13 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   }
 
   private var isReading = true
+
+  /// The connection has become the function's: what arrived behind the request is for it.
+  func becameTunnel() {
+    process()
+    if case .exchanging(let exchange) = state { exchange.receiver?.requestReadCompleted() }
+    updateReading()
+  }
 
   /// The response is whole. The connection takes the next request if both sides allow it.
   func exchangeEnded(keepsAlive: Bool) {
@@ -251,6 +267,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
   // Time and ending.
 
   func timePassed(now: HearthInstant) {
+    let limits = services.limits
     if let since = unwritableSince, since.duration(to: now) > limits.stallTimeout { return cut() }
     switch state {
     case .idle(let since):
@@ -260,7 +277,9 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
       guard since.duration(to: now) > limits.headTimeout, channel.isWritable else { return }
       if received.readableBytes == 0 { return channel.close(promise: nil) }
       refuse(HearthError(.requestTimeout, "The request head did not arrive within \(limits.headTimeout.text)."))
-    case .exchanging(let exchange): exchange.receiver?.timePassed(now: now)
+    case .exchanging(let exchange):
+      if !bodyPaused, let problem = exchange.slowness(now: now) { return refuse(problem) }
+      exchange.receiver?.timePassed(now: now)
     case .flushing(let since):
       if since.duration(to: now) > limits.stallTimeout { cut() }
     case .lingering(let since):
@@ -275,25 +294,5 @@ final class HTTPConnectionHandler: ChannelInboundHandler {
     case .readingHead where received.readableBytes == 0: channel.close(promise: nil)
     default: break
     }
-  }
-}
-
-/// Paths of the data plane: `/functions/NAME`, and whatever below it is the function's own.
-enum FunctionPath {
-  private static let prefix = "/functions/".utf8
-
-  static func split(_ target: String) throws -> (name: Substring, target: String) {
-    let bytes = target.utf8
-    guard bytes.starts(with: prefix) else {
-      throw HearthError(
-        .routeNotFound, "There is nothing at this path.", hint: "Call a function: POST /functions/NAME.")
-    }
-    let start = bytes.index(bytes.startIndex, offsetBy: prefix.count)
-    let slash = UInt8(ascii: "/")
-    let question = UInt8(ascii: "?")
-    guard let end = bytes[start...].firstIndex(where: { $0 == slash || $0 == question }) else {
-      return (target[start...], "/")
-    }
-    return (target[start..<end], bytes[end] == question ? "/\(target[end...])" : String(target[end...]))
   }
 }

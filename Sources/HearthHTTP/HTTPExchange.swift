@@ -15,8 +15,12 @@ final class HTTPExchange: ClientExchange {
   private(set) var receiver: (any ExchangeReceiver)?
   private(set) var requestEnded: Bool
 
+  var pace: BodyPace
+
   private let connection: HTTPConnectionHandler
+  private let client: String?
   private var decoder: BodyDecoder
+  private(set) var isTunnel = false
   private var bodyBytes: Int64 = 0
   private var isEnded = false
   /// How the response is delimited; nil until its head was written.
@@ -25,23 +29,23 @@ final class HTTPExchange: ClientExchange {
   /// The head, until the first bytes of the body can go with it.
   private var pending: ByteBuffer?
 
-  init(_ request: RequestHead, target: String, connection: HTTPConnectionHandler) {
+  init(_ request: RequestHead, _ admission: RequestGate.Admission, connection: HTTPConnectionHandler) {
     self.request = request
-    self.target = target
+    target = admission.target
+    client = admission.client
     self.connection = connection
     requestID = connection.services.nextRequestID()
     arrival = connection.services.now
     decoder = BodyDecoder(request.framing)
+    pace = BodyPace(began: arrival)
     requestEnded = request.framing == .none
   }
 
-  var eventLoop: any EventLoop { connection.channel.eventLoop }
-
-  var bodyTooLarge: HearthError {
-    HearthError(
-      .bodyTooLarge, "The request's body is larger than \(connection.limits.bodyMax.rounded).",
-      hint: "Send less, or raise body-max in hearth.yaml.")
+  deinit {
+    if let client { connection.services.gate.leave(client) }
   }
+
+  var eventLoop: any EventLoop { connection.channel.eventLoop }
 
   // The request.
 
@@ -69,7 +73,10 @@ final class HTTPExchange: ClientExchange {
     switch part {
     case .data(let bytes):
       bodyBytes += Int64(bytes.readableBytes)
-      guard bodyBytes <= connection.limits.bodyMax.bytes else { throw bodyTooLarge }
+      guard isTunnel || bodyBytes <= connection.services.limits.bodyMax.bytes else {
+        throw connection.services.gate.bodyTooLarge
+      }
+      pace.received(bytes.readableBytes, now: connection.services.now)
       receiver.requestBody(bytes)
       return true
     case .end:
@@ -78,6 +85,11 @@ final class HTTPExchange: ClientExchange {
       return false
     case .incomplete: return false
     }
+  }
+
+  /// The error for a client that sends its body too slowly.
+  func slowness(now: HearthInstant) -> HearthError? {
+    requestEnded || isTunnel ? nil : pace.problem(connection.services.limits, now: now)
   }
 
   func setBodyPaused(_ isPaused: Bool) { connection.setBodyPaused(isPaused) }
@@ -90,19 +102,30 @@ final class HTTPExchange: ClientExchange {
     self.framing = framing
     keepsAlive = request.keepsAlive && requestEnded && framing != .untilClose && !connection.services.isDraining
     var head = connection.channel.allocator.buffer(capacity: 1024)
-    HeadWriter.write(response, framing: framing, keepsAlive: keepsAlive, into: &head)
+    HeadWriter.write(response, framing: framing, keepsAlive: keepsAlive || response.isUpgrade, into: &head)
     stamp.write(into: &head)
     if !response.message.contains("date") { head.writeString(connection.services.dateField) }
     if keepsAlive && !request.isHTTP11 { head.writeStaticString("connection: keep-alive\r\n") }
     head.writeStaticString("\r\n")
     pending = head
+    if response.isUpgrade { becomeTunnel() }
   }
 
-  /// A client of HTTP/1.0 knows no chunks: the connection's end is the body's.
+  /// The function has switched protocols: from here on bytes go both ways as they are.
+  private func becomeTunnel() {
+    flush()
+    isTunnel = true
+    requestEnded = false
+    decoder = BodyDecoder(.untilClose)
+    connection.becameTunnel()
+  }
+
+  /// A client of HTTP/1.0 knows no chunks, nor does another protocol: the connection's end is the body's.
   private func clientFraming(of response: ResponseHead) -> BodyFraming {
+    if response.isUpgrade { return .untilClose }
     switch response.framing {
-    case .none, .length: response.framing
-    case .chunked, .untilClose: request.isHTTP11 ? .chunked : .untilClose
+    case .none, .length: return response.framing
+    case .chunked, .untilClose: return request.isHTTP11 ? .chunked : .untilClose
     }
   }
 
@@ -163,15 +186,9 @@ final class HTTPExchange: ClientExchange {
     framing = BodyFraming.none
     keepsAlive = request.keepsAlive && requestEnded
     let body = ErrorEnvelope.json(error, request: requestID, source: source)
-    let status = error.code.status
     var answer = connection.channel.allocator.buffer(capacity: 1024)
-    answer.writeString("HTTP/1.1 \(status) \(HTTPStatus.reason(status))\r\ncontent-type: application/json\r\n")
+    error.writeHead(request: requestID, stamp, into: &answer)
     answer.writeString("content-length: \(body.utf8.count)\r\n")
-    if let stamp { stamp.write(into: &answer) } else { answer.writeString("hearth-request-id: \(requestID)\r\n") }
-    if status == 401 { answer.writeStaticString("www-authenticate: Bearer\r\n") }
-    if let retryAfter = error.retryAfter {
-      answer.writeString("retry-after: \(max(1, Int(retryAfter.seconds.rounded(.up))))\r\n")
-    }
     answer.writeString(connection.services.dateField)
     if !keepsAlive {
       answer.writeStaticString("connection: close\r\n")

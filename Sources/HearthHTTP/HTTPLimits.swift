@@ -14,6 +14,14 @@ public struct HTTPLimits: Sendable {
   public var keepAliveTimeout = Duration.seconds(75)
   /// 60 s during which a client takes nothing of a response.
   public var stallTimeout = Duration.seconds(60)
+  /// 30 s without a byte of a body, and as long until `bodyRateMin` counts.
+  public var bodyTimeout = Duration.seconds(30)
+  /// 500 bytes a second: a tenth of the slowest modem's; Apache's mod_reqtimeout has the same.
+  public var bodyRateMin = 500
+  /// Requests in flight of one client: of one key, or of one address where there are no keys. 0 does not count them.
+  public var requestsPerClientMax = 0
+  /// 128 requests at once on one HTTP/2 connection, as nginx has it.
+  public var streamsMax = 128
   /// Keys of which requests must carry one (`Authorization: Bearer …`); empty leaves the data plane open.
   public var keys: [String] = []
 

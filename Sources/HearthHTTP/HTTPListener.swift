@@ -4,6 +4,8 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import NIOSSL
+import NIOTLS
 
 /// The data plane's listener.
 public final class HTTPListener: Sendable {
@@ -17,12 +19,13 @@ public final class HTTPListener: Sendable {
   /// Starts listening. Throws `configuration_invalid` when the address cannot be used.
   public static func start(
     host: String, port: Int, group: MultiThreadedEventLoopGroup, limits: HTTPLimits, router: any FunctionRouter,
-    clock: any HearthClock
+    clock: any HearthClock, certificate: TLSCertificate? = nil
   ) async throws -> HTTPListener {
+    let gate = RequestGate(limits: limits, router: router)
     var services: [ObjectIdentifier: NIOLoopBound<LoopServices>] = [:]
     var sweeps: [RepeatedTask] = []
     for loop in group.makeIterator() {
-      let bound = try await loop.submit { NIOLoopBound(LoopServices(clock: clock), eventLoop: loop) }.get()
+      let bound = try await loop.submit { NIOLoopBound(LoopServices(gate: gate, clock: clock), eventLoop: loop) }.get()
       services[ObjectIdentifier(loop)] = bound
       sweeps.append(
         loop.scheduleRepeatedTask(initialDelay: LoopServices.sweepInterval, delay: LoopServices.sweepInterval) { _ in
@@ -35,15 +38,23 @@ public final class HTTPListener: Sendable {
       let channel = try await ServerBootstrap(group: group)
         .serverChannelOption(.backlog, value: 1024)
         .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        .serverChannelInitializer { channel in
+          channel.eventLoop.makeCompletedFuture {
+            try channel.pipeline.syncOperations.addHandler(AcceptPauseHandler())
+          }
+        }
         .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
         .childChannelOption(.allowRemoteHalfClosure, value: true)
         .childChannelInitializer { channel in
           channel.eventLoop.makeCompletedFuture {
             guard count.enter() else { return try channel.pipeline.syncOperations.addHandler(OverloadHandler()) }
             channel.closeFuture.whenComplete { _ in count.leave() }
-            let services = byLoop[ObjectIdentifier(channel.eventLoop)]!.value
-            try channel.pipeline.syncOperations.addHandler(
-              HTTPConnectionHandler(limits: limits, services: services, router: router))
+            let services = byLoop[ObjectIdentifier(channel.eventLoop)]!
+            if let certificate {
+              try configure(channel, certificate, services)
+            } else {
+              try channel.pipeline.syncOperations.addHandler(HTTPConnectionHandler(services: services.value))
+            }
           }
         }
         .bind(host: host, port: port).get()
@@ -53,6 +64,30 @@ public final class HTTPListener: Sendable {
         .configurationInvalid, "The data plane cannot listen on \(host):\(port).",
         hint: "Choose another port, or stop what uses it.", cause: String(describing: error))
     }
+  }
+
+  /// TLS first; what it agrees on decides the protocol. A handshake takes no longer than a head may.
+  private static func configure(
+    _ channel: any Channel, _ certificate: TLSCertificate, _ services: NIOLoopBound<LoopServices>
+  ) throws {
+    let overdue = channel.eventLoop.assumeIsolated().scheduleTask(
+      in: .nanoseconds(services.value.limits.headTimeout.nanoseconds)
+    ) {
+      channel.close(promise: nil)
+    }
+    try channel.pipeline.syncOperations.addHandlers([
+      NIOSSLServerHandler(context: certificate.context),
+      ApplicationProtocolNegotiationHandler { result, channel in
+        overdue.cancel()
+        return channel.eventLoop.makeCompletedFuture {
+          if case .negotiated("h2") = result {
+            try HTTP2.configure(channel, services.value)
+          } else {
+            try channel.pipeline.syncOperations.addHandler(HTTPConnectionHandler(services: services.value))
+          }
+        }
+      },
+    ])
   }
 
   private init(channel: any Channel, services: [NIOLoopBound<LoopServices>], sweeps: [RepeatedTask]) {
@@ -91,6 +126,23 @@ private final class ConnectionCount: Sendable {
   }
 
   func leave() { count.withLockedValue { $0 -= 1 } }
+}
+
+/// Stops accepting for a while when a connection cannot be accepted, for want of descriptors or memory: the one that
+/// waits would be tried again at once, and without end.
+private final class AcceptPauseHandler: ChannelInboundHandler {
+  typealias InboundIn = any Channel
+
+  /// 100 ms: short for a client, long for a processor.
+  private static let pause = TimeAmount.milliseconds(100)
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    let channel = context.channel
+    try? channel.syncOptions?.setOption(.autoRead, value: false)
+    channel.eventLoop.assumeIsolated().scheduleTask(in: AcceptPauseHandler.pause) {
+      try? channel.syncOptions?.setOption(.autoRead, value: true)
+    }
+  }
 }
 
 /// Answers one connection too many.

@@ -2,24 +2,36 @@ import Foundation
 import HearthCore
 import NIOCore
 
+/// Something of a client's that time limits and an orderly end apply to.
+protocol SweptConnection: AnyObject {
+  /// Called about four times a second.
+  func timePassed(now: HearthInstant)
+  /// The gateway shuts down: end with the current response.
+  func drain()
+}
+
 /// What the connections of one event loop share: a request id sequence, the date, and a sweep four times a second that
 /// enforces every time limit. Used on its loop only.
 final class LoopServices {
+  let gate: RequestGate
   /// 250 ms: time limits are seconds, so being late by this much is not noticed.
   static let sweepInterval = TimeAmount.milliseconds(250)
 
   private let clock: any HearthClock
   private let prefix: String
   private var sequence: UInt32 = 0
-  private var connections: [ObjectIdentifier: HTTPConnectionHandler] = [:]
+  private var connections: [ObjectIdentifier: any SweptConnection] = [:]
   private(set) var dateField = LoopServices.currentDateField()
   /// Set while the listener drains: connections end with their current response.
   private(set) var isDraining = false
 
-  init(clock: any HearthClock) {
+  init(gate: RequestGate, clock: any HearthClock) {
+    self.gate = gate
     self.clock = clock
     prefix = "r-" + String(UInt32.random(in: .min ... .max), radix: 36) + "-"
   }
+
+  var limits: HTTPLimits { gate.limits }
 
   var now: HearthInstant { clock.now }
 
@@ -29,9 +41,9 @@ final class LoopServices {
     return prefix + String(sequence, radix: 36)
   }
 
-  func add(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = connection }
+  func add(_ connection: any SweptConnection) { connections[ObjectIdentifier(connection)] = connection }
 
-  func remove(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = nil }
+  func remove(_ connection: any SweptConnection) { connections[ObjectIdentifier(connection)] = nil }
 
   func sweep() {
     dateField = LoopServices.currentDateField()

@@ -2,6 +2,7 @@
 public enum HTTPStatus {
   public static func reason(_ status: Int) -> String {
     switch status {
+    case 101: "Switching Protocols"
     case 200: "OK"
     case 201: "Created"
     case 202: "Accepted"

@@ -8,9 +8,11 @@ public enum HeadWriter {
   /// - Parameters:
   ///   - target: path and query below the function's own root.
   ///   - framing: how the body is delimited towards the worker; a length may take the place of chunks.
+  ///   - passesUpgrade: whether the worker hears that the client would switch to another protocol.
   ///   - extra: field lines of Hearth's own, each ended by CRLF.
   public static func write(
-    _ request: RequestHead, target: String, framing: BodyFraming, extra: String, into buffer: inout ByteBuffer
+    _ request: RequestHead, target: String, framing: BodyFraming, passesUpgrade: Bool = false, extra: String,
+    into buffer: inout ByteBuffer
   ) {
     buffer.writeString(request.method)
     buffer.writeInteger(ASCII.space)
@@ -24,6 +26,9 @@ public enum HeadWriter {
     default: break
     }
     if !request.isHTTP11, !request.message.contains("host") { buffer.writeStaticString("host: hearth\r\n") }
+    if passesUpgrade, let upgrade = request.upgrade {
+      buffer.writeString("connection: upgrade\r\nupgrade: \(upgrade)\r\n")
+    }
     buffer.writeString(extra)
     buffer.writeStaticString("\r\n")
   }
@@ -42,7 +47,11 @@ public enum HeadWriter {
     buffer.writeStaticString("\r\n")
     copyFields(of: response.message, into: &buffer)
     if case .chunked = framing { buffer.writeStaticString("transfer-encoding: chunked\r\n") }
-    if !keepsAlive { buffer.writeStaticString("connection: close\r\n") }
+    if response.isUpgrade {
+      buffer.writeString("connection: upgrade\r\nupgrade: \(response.message.first("upgrade") ?? "")\r\n")
+    } else if !keepsAlive {
+      buffer.writeStaticString("connection: close\r\n")
+    }
   }
 
   private static func copyFields(

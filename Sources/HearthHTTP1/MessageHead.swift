@@ -94,6 +94,8 @@ public struct RequestHead: Sendable {
   public let keepsAlive: Bool
   /// Whether the client waits for `100 Continue` before it sends the body.
   public let expectsContinue: Bool
+  /// The protocol that the client would switch to (RFC 9110, section 7.8); nil when it does not ask to.
+  public let upgrade: String?
   /// Whether `Authorization` was meant for the gateway and stays there.
   public var hidesAuthorization = false
 }
@@ -107,6 +109,9 @@ public struct ResponseHead: Sendable {
   /// Whether the head announces a body that must not follow it (HEAD, 204, 304). A worker that sends one all the same
   /// would have it taken for the next response, so its connection is not used again.
   public let announcesWithheldBody: Bool
+
+  /// Whether the connection is another protocol's from here on (101).
+  public var isUpgrade: Bool { status == 101 }
 }
 
 extension Substring {

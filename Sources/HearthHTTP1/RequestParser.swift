@@ -21,7 +21,9 @@ public struct RequestParser {
       message: message, method: line.method, target: line.target, isHTTP11: line.isHTTP11, framing: framing,
       keepsAlive: line.isHTTP11
         ? !message.hasToken("connection", "close") : message.hasToken("connection", "keep-alive"),
-      expectsContinue: try line.isHTTP11 && framing != .none && expectsContinue(message))
+      expectsContinue: try line.isHTTP11 && framing != .none && expectsContinue(message),
+      upgrade: line.isHTTP11 && framing == .none && message.hasToken("connection", "upgrade")
+        ? message.first("upgrade") : nil)
   }
 
   /// Empty lines before a request are ignored by robust servers (RFC 9112, section 2.2).

@@ -9,18 +9,28 @@ public struct ResponseParser {
 
   /// Takes the next final head off the buffer; nil when it has not arrived whole.
   ///
-  /// - Parameter requestMethod: decides whether the response has a body (`HEAD` has none).
-  public mutating func parse(_ buffer: inout ByteBuffer, requestMethod: String) throws -> ResponseHead? {
+  /// - Parameters:
+  ///   - requestMethod: decides whether the response has a body (`HEAD` has none).
+  ///   - allowsUpgrade: whether the request asked for another protocol. What follows the head is that protocol's then.
+  public mutating func parse(
+    _ buffer: inout ByteBuffer, requestMethod: String, allowsUpgrade: Bool = false
+  ) throws -> ResponseHead? {
     while true {
       guard case .head(let length, let message) = try head.parse(&buffer) else { return nil }
       let (status, isHTTP11) = try message.bytes.withUnsafeReadableBytes { raw in
         try statusLine(UnsafeRawBufferPointer(rebasing: raw[0..<length]))
       }
       guard status >= 200 else {
-        guard status != 101 else { throw malformed("the worker switched protocols unasked") }
-        guard isHTTP11 else { throw malformed("HTTP/1.0 has no interim responses") }
+        guard status != 101 || allowsUpgrade else { throw malformed("the worker switched protocols unasked") }
+        guard isHTTP11, !message.hasToken("connection", "close") else {
+          throw malformed("an interim response ends its connection")
+        }
         guard !message.contains("content-length"), !message.contains("transfer-encoding") else {
           throw malformed("an interim response has no body")
+        }
+        if status == 101 {
+          return ResponseHead(
+            message: message, status: status, framing: .untilClose, keepsAlive: false, announcesWithheldBody: false)
         }
         continue
       }

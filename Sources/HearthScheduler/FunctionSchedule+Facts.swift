@@ -3,17 +3,22 @@ import HearthCore
 
 /// The facts a schedule takes. Each returns the actions that follow from it.
 extension FunctionSchedule {
-  /// - Parameter isWhole: whether all of its body is there.
-  public mutating func invocationArrived(_ id: InvocationID, isWhole: Bool = true, now: HearthInstant) -> [Action] {
+  /// - Parameters:
+  ///   - isWhole: whether all of its body is there.
+  ///   - lane: which connection to a worker it would take. Only requests of one lane are sent behind one another, since
+  ///     only then is it known which of them a worker that dies had begun.
+  public mutating func invocationArrived(
+    _ id: InvocationID, isWhole: Bool = true, lane: Int = 0, now: HearthInstant
+  ) -> [Action] {
     if isRetired { return [.reject(id, .retired)] }
-    let waiting = Waiting(id: id, arrival: now, isWhole: isWhole)
+    let waiting = Waiting(id: id, arrival: now, isWhole: isWhole, lane: lane)
     if queue.isEmpty {
       if let worker = available.last {
         assign(waiting, to: worker, .hot, now: now)
         refillBuffer(now: now)
         return takeActions()
       }
-      if isWhole, let worker = aboutToBeFree(now: now) {
+      if isWhole, let worker = aboutToBeFree(for: lane, now: now) {
         sendAhead(waiting, to: worker, now: now)
         return takeActions()
       }
@@ -24,7 +29,7 @@ extension FunctionSchedule {
       return [.reject(id, .loadFailed(reason: loadFailures.reason, retryAfter: retryAfter))]
     }
     if queue.count >= max(policy.queueLengthMax, 0), !(queue.isEmpty && policy.queueLengthMax == 0 && poolSize == 0) {
-      return [.reject(id, .queueFull(length: queue.count, retryAfter: queueDrainTime(now: now)))]
+      return [.reject(id, .queueFull(length: queue.count, retryAfter: retryAfter(now: now)))]
     }
     queue.append(waiting)
     growForQueue(now: now)
@@ -63,7 +68,7 @@ extension FunctionSchedule {
   public mutating func invocationWithdrawn(
     _ id: InvocationID, from worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
   ) -> [Action] {
-    let waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true)
+    let waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true, lane: 0)
     if isWorkerLost, workers[worker] != nil { transition(worker, to: .stopping, now: now) }
     if isRetired { actions.append(.reject(id, .retired)) } else { requeue(waiting) }
     if workers[worker] != nil { settle(worker, now: now) }
@@ -74,7 +79,7 @@ extension FunctionSchedule {
   /// No byte of the invocation reached the worker: it goes back to the head of the queue. The worker, which takes no
   /// bytes, gets nothing more; the shell ends it.
   public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
-    var waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true)
+    var waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true, lane: 0)
     waiting.returns += 1
     if workers[worker] != nil { transition(worker, to: .stopping, now: now) }
     if isRetired {

@@ -58,6 +58,11 @@ extension FunctionSchedule {
     return service * queue.count / slots
   }
 
+  /// When a request that finds the queue full should come again: when what waits now is served.
+  func retryAfter(now: HearthInstant) -> Duration {
+    max(queueDrainTime(now: now), expectedWait(position: queue.count, now: now) ?? .zero)
+  }
+
   func startAllowed(now: HearthInstant) -> Bool { loadFailures.allowsStart(now: now) }
 
   mutating func start(_ reason: StartReason, now: HearthInstant) {

@@ -48,10 +48,7 @@ extension FunctionSchedule {
     while let worker = available.last, let waiting = queue.popFirst() {
       assign(waiting, to: worker, kind(of: worker), now: now)
     }
-    while let waiting = queue.first, waiting.isWhole, let worker = aboutToBeFree(now: now) {
-      queue.removeFirst()
-      sendAhead(waiting, to: worker, now: now)
-    }
+    sendQueueAhead(now: now)
   }
 
   private func kind(of worker: WorkerID) -> StartKind {
@@ -91,13 +88,33 @@ extension FunctionSchedule {
     aheadDepth = min(FunctionSchedule.aheadMax, Int(FunctionSchedule.aheadTime.nanoseconds / service))
   }
 
-  /// The ready worker with the fewest requests that may get one more ahead, and whose current one is not late.
-  func aboutToBeFree(now: HearthInstant) -> WorkerID? {
+  /// Sends waiting requests ahead. One of another lane may be passed over, but not for long: then workers get no more
+  /// ahead, and the first that becomes free takes it.
+  private mutating func sendQueueAhead(now: HearthInstant) {
+    var index = queue.startIndex
+    while aheadDepth > 0, index < min(queue.endIndex, FunctionSchedule.aheadSearchMax) {
+      let waiting = queue[index]
+      guard waiting.isWhole else { return }
+      if let worker = aboutToBeFree(for: waiting.lane, now: now) {
+        queue.remove(at: index)
+        sendAhead(waiting, to: worker, now: now)
+      } else if waiting.arrival.duration(to: now) < FunctionSchedule.aheadPatience {
+        index += 1
+      } else {
+        return
+      }
+    }
+  }
+
+  /// The ready worker with the fewest requests, all of this lane, that may get one more ahead and is not late.
+  func aboutToBeFree(for lane: Int, now: HearthInstant) -> WorkerID? {
     guard aheadDepth > 0 else { return nil }
     var found: (id: WorkerID, count: Int)?
     for (id, worker) in workers where worker.state == .ready {
       let count = worker.inFlight.count
-      guard count > 0, count <= aheadDepth, count < found?.count ?? .max, !isLate(worker, now: now) else { continue }
+      guard count > 0, count <= aheadDepth, worker.inFlight[0].waiting.lane == lane, count < found?.count ?? .max,
+        !isLate(worker, now: now)
+      else { continue }
       found = (id, count)
     }
     return found?.id

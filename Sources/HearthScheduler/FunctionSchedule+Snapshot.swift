@@ -33,6 +33,23 @@ extension FunctionSchedule {
     }
   }
 
+  /// How many requests are before this one in the queue; nil when it does not wait.
+  public func position(of id: InvocationID) -> Int? { queue.firstIndex { $0.id == id } }
+
+  /// How long a request with that many before it will wait, as starts and requests so far tell; nil before the first.
+  public func expectedWait(position: Int, now: HearthInstant) -> Duration? {
+    let service = serviceEstimate.value ?? .zero
+    let slots = max(1, readyCount * policy.concurrencyMax)
+    let queued = service * (position + (readyCount > 0 ? 1 : 0)) / slots
+    guard readyCount == 0 else { return serviceEstimate.value == nil ? nil : queued }
+    guard let start = startEstimate.value else { return nil }
+    let began = workers.values.compactMap { worker in
+      if case .starting(let since, _) = worker.state { since } else { nil }
+    }.min()
+    let elapsed = began?.duration(to: now) ?? .zero
+    return max(.zero, start - elapsed) + queued
+  }
+
   /// Whether a worker was told to end.
   public func isEnding(_ id: WorkerID) -> Bool { workers[id]?.state == .stopping }
 

@@ -83,6 +83,8 @@ public struct FunctionSchedule: Sendable {
     let arrival: HearthInstant
     /// Whether all of its body is there, so that it cannot hold up those behind it.
     let isWhole: Bool
+    /// Which connection to a worker it would take: requests of one lane share one.
+    let lane: Int
     /// How often it came back from a worker that never got a byte of it.
     var returns = 0
   }
@@ -138,6 +140,8 @@ public struct FunctionSchedule: Sendable {
   static let aheadMax = 8
   /// 10 ms: a request that was sent ahead and waits longer is behind one that takes unusually long.
   static let aheadPatience = Duration.milliseconds(10)
+  /// 32: how many requests of other lanes may be passed over to find one that can be sent ahead.
+  static let aheadSearchMax = 32
 
   public internal(set) var policy: FunctionPolicy
   public let startMode: StartMode

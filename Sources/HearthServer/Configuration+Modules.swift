@@ -14,8 +14,19 @@ extension GatewayConfiguration {
     limits.headMax = headMax
     limits.bodyMax = bodyMax
     limits.connectionsMax = connectionsMax
+    limits.headTimeout = headerTimeout
+    limits.bodyTimeout = bodyTimeout
+    limits.keepAliveTimeout = idleConnectionTimeout
+    limits.stallTimeout = clientStallTimeout
+    limits.requestsPerClientMax = requestsPerClientMax
     limits.keys = keys
     return limits
+  }
+
+  /// What the data plane shows its clients; nil for cleartext.
+  func certificate() throws -> TLSCertificate? {
+    guard let tlsCertificate, let tlsKey else { return nil }
+    return try TLSCertificate(certificate: tlsCertificate, key: tlsKey)
   }
 
   var bundleLimits: BundleLimits {

@@ -47,8 +47,9 @@ public struct Gateway: Sendable {
     await registry.restore()
     let listener = try await HTTPListener.start(
       host: configuration.listen.host, port: configuration.listen.port, group: group,
-      limits: configuration.httpLimits, router: dispatcher, clock: clock)
-    let dataAddress = "http://\(HostPort(host: configuration.listen.host, port: listener.address.port ?? 0))"
+      limits: configuration.httpLimits, router: dispatcher, clock: clock, certificate: configuration.certificate())
+    let scheme = configuration.tlsCertificate == nil ? "http" : "https"
+    let dataAddress = "\(scheme)://\(HostPort(host: configuration.listen.host, port: listener.address.port ?? 0))"
     let admin = AdminServer.application(
       registry: registry, catalog: catalog, host: configuration.admin.host, port: configuration.admin.port,
       token: try AdminToken.readOrMake(in: folder.path), dataAddress: dataAddress, version: Gateway.version,

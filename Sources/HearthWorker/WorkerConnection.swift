@@ -44,6 +44,7 @@ public final class WorkerConnection: ChannelInboundHandler {
     let receiver: any WorkerResponseReceiver
     let method: String
     let isChunked: Bool
+    let allowsUpgrade: Bool
     var isWritten = false
     var requestEnded = false
     var responseBegan = false
@@ -74,9 +75,15 @@ public final class WorkerConnection: ChannelInboundHandler {
   // The request.
 
   /// Sends a request's head, and as much of its body as is there. More of it follows through `sendBody` and `endBody`.
-  public func begin(_ receiver: any WorkerResponseReceiver, head: ByteBuffer, method: String, isChunked: Bool) {
+  ///
+  /// - Parameter allowsUpgrade: whether the worker may switch protocols: `sendBody` and the response's body are that
+  ///   protocol's bytes then.
+  public func begin(
+    _ receiver: any WorkerResponseReceiver, head: ByteBuffer, method: String, isChunked: Bool,
+    allowsUpgrade: Bool = false
+  ) {
     precondition(exchanges.last?.requestEnded ?? true, "a request follows one that was sent whole")
-    exchanges.append(Exchange(receiver: receiver, method: method, isChunked: isChunked))
+    exchanges.append(Exchange(receiver: receiver, method: method, isChunked: isChunked, allowsUpgrade: allowsUpgrade))
     guard isOpen, let channel else { return fail(last: .unreachable) }
     let written = channel.eventLoop.makePromise(of: Void.self)
     written.futureResult.assumeIsolated().whenSuccess { self.noteWritten(receiver) }
@@ -177,7 +184,9 @@ public final class WorkerConnection: ChannelInboundHandler {
   private func readResponses() throws {
     while let exchange = exchanges.first {
       guard var body = exchange.body else {
-        guard let head = try parser.parse(&received, requestMethod: exchange.method) else { return }
+        let head = try parser.parse(
+          &received, requestMethod: exchange.method, allowsUpgrade: exchange.allowsUpgrade)
+        guard let head else { return }
         exchanges[0].responseBegan = true
         exchanges[0].keepsAlive = head.keepsAlive && !head.announcesWithheldBody
         exchanges[0].body = BodyDecoder(head.framing)

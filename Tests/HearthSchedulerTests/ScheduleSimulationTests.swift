@@ -200,7 +200,7 @@ private struct SimulatedWorld {
     if random.chance(0.01) { add(.policy, in: 0) }
     let burst = random.chance(0.1)
     add(.arrival, in: burst ? 0 : Int64.random(in: 0...(pipelines ? 1 : 2 * load), using: &random))
-    take(schedule.invocationArrived(id, now: now))
+    take(schedule.invocationArrived(id, lane: Int.random(in: 0...1, using: &random), now: now))
   }
 
   private mutating func finish(_ id: InvocationID, _ worker: WorkerID) {

@@ -93,6 +93,20 @@ struct SendAheadTests {
     #expect(schedule.invocationsInFlight == 1, "the oldest of the queue runs")
   }
 
+  @Test("Only requests of one lane are sent behind one another, and no lane waits long for another")
+  func lanes() {
+    var schedule = makeSchedule(service: 100)
+    #expect(schedule.invocationArrived(invocation(3), lane: 1, now: at(10_001)).effects == [])
+    #expect(schedule.invocationArrived(invocation(4), lane: 0, now: at(10_002)).effects == [])
+    let next = schedule.invocationFinished(invocation(2), on: worker, now: at(10_100)).effects
+    #expect(next == [.run(invocation(3), on: worker, .warm)])
+    #expect(schedule.invocationArrived(invocation(5), lane: 1, now: at(10_101)).effects == [])
+    // The queue holds 4 (lane 0) and 5 (lane 1); the worker is at 3, of lane 1.
+    _ = schedule.invocationArrived(invocation(6), lane: 1, now: at(10_102))
+    let later = schedule.invocationFinished(invocation(3), on: worker, now: at(10_200)).effects
+    #expect(later == [.run(invocation(4), on: worker, .warm)], "the oldest runs")
+  }
+
   @Test("When their worker is lost they go to the next, before those that came later")
   func lost() {
     var schedule = makeSchedule(service: 100) { $0.workersMax = 2 }

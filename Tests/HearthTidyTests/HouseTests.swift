@@ -41,7 +41,8 @@ private enum House {
       "NIOConcurrencyHelpers", "Logging", "Foundation",
     ],
     "HearthHTTP": [
-      "HearthCore", "HearthHTTP1", "NIOCore", "NIOPosix", "NIOConcurrencyHelpers", "Logging", "Glibc", "Foundation",
+      "HearthCore", "HearthHTTP1", "NIOCore", "NIOPosix", "NIOConcurrencyHelpers", "NIOTLS", "NIOSSL", "NIOHTTP2",
+      "NIOHPACK", "Logging", "Glibc", "Foundation",
     ],
     "HearthAdmin": [
       "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", "Hummingbird", "ServiceLifecycle",

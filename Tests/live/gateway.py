@@ -66,7 +66,7 @@ class Gateway:
             stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
         line = self.process.stdout.readline()
-        match = re.match(r"hearth listening data=http://([^:]+):(\d+) admin=http://([^:]+):(\d+)", line)
+        match = re.match(r"hearth listening data=https?://([^:]+):(\d+) admin=http://([^:]+):(\d+)", line)
         assert match, f"the gateway did not start: {line!r} {Path(self.data, 'gateway.log').read_text()}"
         self.address = (match[1], int(match[2]))
         self.admin = (match[3], int(match[4]))

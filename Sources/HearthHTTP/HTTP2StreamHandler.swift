@@ -1,0 +1,119 @@
+import HearthCore
+import HearthHTTP1
+import NIOCore
+import NIOHPACK
+import NIOHTTP2
+
+/// One stream of an HTTP/2 connection: one request and its response.
+///
+/// The request's fields become the head of an HTTP/1.1 request, which `RequestParser` reads like any other: both
+/// protocols have one set of rules.
+final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
+  typealias InboundIn = HTTP2Frame.FramePayload
+  typealias OutboundOut = HTTP2Frame.FramePayload
+
+  private let services: LoopServices
+  private var channel: (any Channel)!
+  private var exchange: HTTP2Exchange?
+  private var bodyPaused = false
+  private var unwritableSince: HearthInstant?
+
+  init(_ services: LoopServices) { self.services = services }
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    channel = context.channel
+    services.add(self)
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    switch unwrapInboundIn(data) {
+    case .headers(let headers):
+      if exchange == nil { begin(headers.headers, endStream: headers.endStream) } else { exchange?.bodyEnded() }
+    case .data(let data):
+      if case .byteBuffer(let bytes) = data.data { exchange?.received(bytes) }
+      if data.endStream { exchange?.bodyEnded() }
+    default: break
+    }
+  }
+
+  func channelReadComplete(context: ChannelHandlerContext) { exchange?.receiver?.requestReadCompleted() }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    services.remove(self)
+    exchange?.abandon()
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    unwritableSince = channel.isWritable ? nil : services.now
+    exchange?.receiver?.clientWritabilityChanged(isWritable: channel.isWritable)
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+  private func begin(_ headers: HPACKHeaders, endStream: Bool) {
+    do {
+      var request = try HTTP2Head.request(headers, endStream: endStream, bytesMax: Int(services.limits.headMax.bytes))
+      do {
+        let admission = try services.gate.admit(&request) { channel.parent?.remoteAddress?.ipAddress ?? "" }
+        let exchange = HTTP2Exchange(request, admission, channel, services, requestEnded: endStream)
+        self.exchange = exchange
+        exchange.bodyPauser = { [weak self] in self?.setBodyPaused($0) }
+        if request.expectsContinue { sendContinue() }
+        exchange.begin(with: try services.gate.router.accept(exchange, function: admission.name))
+      } catch {
+        let exchange =
+          self.exchange
+          ?? HTTP2Exchange(
+            request, RequestGate.Admission(name: "", target: ""), channel, services, requestEnded: endStream)
+        self.exchange = exchange
+        exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, nil)
+      }
+    } catch {
+      refuse(error as? HearthError ?? malformedRequest)
+    }
+  }
+
+  private var malformedRequest: HearthError {
+    HearthError(.requestMalformed, "This is not a valid HTTP/2 request.")
+  }
+
+  private func sendContinue() {
+    channel.writeAndFlush(
+      HTTP2Frame.FramePayload.headers(.init(headers: HPACKHeaders([(":status", "100")]))), promise: nil)
+  }
+
+  /// Answers fields that are no request.
+  private func refuse(_ error: HearthError) {
+    let body = ErrorEnvelope.json(error, request: services.nextRequestID(), source: .gateway)
+    let head = HPACKHeaders([(":status", "\(error.code.status)"), ("content-type", "application/json")])
+    channel.write(HTTP2Frame.FramePayload.headers(.init(headers: head)), promise: nil)
+    channel.writeAndFlush(
+      HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(ByteBuffer(string: body)), endStream: true)), promise: nil)
+  }
+
+  private func setBodyPaused(_ isPaused: Bool) {
+    guard isPaused != bodyPaused else { return }
+    bodyPaused = isPaused
+    if !isPaused { exchange?.pace.resumed(now: services.now) }
+    try? channel.syncOptions?.setOption(.autoRead, value: !isPaused)
+    // A stream's channel does not read by itself when it may again.
+    if !isPaused { channel.read() }
+  }
+
+  func timePassed(now: HearthInstant) {
+    if let since = unwritableSince, since.duration(to: now) > services.limits.stallTimeout {
+      channel.close(promise: nil)
+      return
+    }
+    guard let exchange else { return }
+    if !bodyPaused, !exchange.requestEnded, let problem = exchange.pace.problem(services.limits, now: now) {
+      exchange.abandon()
+      exchange.fail(problem, source: .gateway, nil)
+      return
+    }
+    exchange.receiver?.timePassed(now: now)
+  }
+
+  /// The connection as a whole says when it ends; what runs may finish.
+  func drain() {}
+}
