@@ -5,9 +5,10 @@ FUZZ_SECONDS ?= 3600
 PYTHON ?= python3
 VENV := .venv
 # One file to copy, and faster than the dynamically linked one: docs/benchmarks.md.
-RELEASE := -c release --static-swift-stdlib
+# Exclusive access is checked in debug builds, which all tests use; the check costs a twentieth of a request.
+RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench soak fuzz \
+.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench bench-http soak fuzz \
   clean
 
 help:
@@ -28,6 +29,11 @@ build: setup
 bench: build functions $(VENV)/.test
 	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/bench.py
+
+## make bench-http  the request path beside nginx and HAProxy, a Python function beside other model servers
+bench-http: build $(VENV)/.test
+	@scripts/setup-bench
+	@$(VENV)/bin/python Benchmarks/bench_http.py
 
 ## make soak     the long form of the scheduler's simulation (twelve million events)
 soak: setup

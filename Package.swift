@@ -57,7 +57,7 @@ let package = Package(
     // Vocabulary.
     module("HearthCore", []),
     module("HearthYAML", ["HearthCore", yams]),
-    module("HearthHTTP1", ["HearthCore", nioCore]),
+    module("HearthHTTP1", ["HearthCore", nioCore, nioLocks]),
     module("HearthWorkerProtocol", ["HearthCore", nioCore]),
 
     // Engines.

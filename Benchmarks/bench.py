@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "Tests/live"))
 os.environ.setdefault("HEARTH_BINARY", str(ROOT / ".build/release/hearth"))
 
+from front_ends import start_nginx  # noqa: E402
 from gateway import Gateway, write_function  # noqa: E402
 
 TRIVIAL = "class Model:\n    def predict(self, input, context):\n        return input\n"
@@ -133,33 +133,6 @@ def wrk(url, connections, seconds, script):
     return {"requests_per_second": rate, "p50_us": times["50"], "p99_us": times["99"]}
 
 
-def start_nginx(folder, upstream):
-    """nginx before the worker's socket, with as many workers as the gateway has loops. Returns process and port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    workers = max(1, os.cpu_count() // 2)
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"daemon off; user root; worker_processes {workers}; pid {folder}/nginx.pid; error_log {folder}/nginx.err;\n"
-        "events { worker_connections 4096; }\n"
-        "http { access_log off; keepalive_requests 100000000;\n"
-        f"  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;\n"
-        f"  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
-        f"  upstream worker {{ server unix:{upstream}; keepalive 256; keepalive_requests 100000000; }}\n"
-        f"  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://worker; proxy_http_version 1.1;\n"
-        '    proxy_set_header Connection ""; } } }\n'
-    )
-    process = subprocess.Popen(["nginx", "-c", str(config), "-p", str(folder)])
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return process, port
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-    raise SystemExit("nginx did not start")
-
-
 def pss(pid):
     """Proportional set size of a process, in MiB."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
@@ -208,7 +181,8 @@ def main():
         picture = (ROOT / "functions/classify-image/example/cat.jpg").read_bytes()
         result["cold_ms"] = measure_cold(gateway, options.cold, picture)
         upstream = worker_socket(gateway)
-        nginx, nginx_port = start_nginx(folder, upstream)
+        nginx = start_nginx(folder, upstream, max(1, os.cpu_count() // 2))
+        nginx_port = nginx.port
         port = gateway.address[1]
         result["one_connection"] = latencies(
             {
@@ -242,8 +216,7 @@ def main():
         raise
     finally:
         if nginx is not None:
-            nginx.send_signal(signal.SIGTERM)
-            nginx.wait()
+            nginx.stop()
         gateway.close()
         shutil.rmtree(folder, ignore_errors=True)
     target = ROOT / "Benchmarks/results/bench.json"

@@ -15,7 +15,7 @@ public final class FunctionEndpoint: Sendable {
     var load = Duration.zero
   }
 
-  private struct WorkerEntry {
+  struct WorkerEntry {
     let handle: any WorkerHandle
     var timing = StartTiming()
     var pid: Int32?
@@ -24,13 +24,13 @@ public final class FunctionEndpoint: Sendable {
   }
 
   // Invocations belong to their event loops; here they are only held and handed on.
-  private struct State: @unchecked Sendable {
+  struct State: @unchecked Sendable {
     var schedule: FunctionSchedule
     /// Invocations in the queue. Those on a worker are held by their connection.
     var waiting: [InvocationID: Invocation] = [:]
-    /// Those that were sent to a worker ahead of time, in case they have to be taken back.
-    var ahead: [InvocationID: Invocation] = [:]
-    /// Those that their worker was asked to give back, by request id.
+    /// Those that a worker has which answers in order, in case they have to be taken back.
+    var sent: [InvocationID: Invocation] = [:]
+    /// Those that their worker was asked to give back, by the name of the copy.
     var recalled: [String: Invocation] = [:]
     var workers: [WorkerID: WorkerEntry] = [:]
     /// The one timer: a schedule asks for a wake-up only when it is earlier than the one it asked for before.
@@ -41,8 +41,8 @@ public final class FunctionEndpoint: Sendable {
 
   /// An action with what it concerns, looked up under the lock.
   private enum Effect {
-    case run(Invocation, any WorkerHandle, FunctionSchedule.StartKind, StartTiming)
-    case takeBack(Invocation, any WorkerHandle)
+    case run(Invocation, any WorkerHandle, FunctionSchedule.StartKind, StartTiming, isAhead: Bool)
+    case recall(Invocation, any WorkerHandle)
     case reject(Invocation, FunctionSchedule.Rejection)
     case start(WorkerID)
     case stop(any WorkerHandle)
@@ -57,7 +57,7 @@ public final class FunctionEndpoint: Sendable {
   private let host: any WorkerHost
   private let timers: any EventLoop
   private let logger: Logger
-  private let state: NIOLockedValueBox<State>
+  let state: NIOLockedValueBox<State>
 
   init(
     _ version: DeployedVersion, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop,
@@ -96,10 +96,14 @@ public final class FunctionEndpoint: Sendable {
     }
   }
 
-  /// Asks a worker for an invocation back that it may not have begun. `withdrew` or its answer follows.
-  func takeBack(_ invocation: Invocation, from worker: any WorkerHandle) {
-    state.withLockedValue { $0.recalled[invocation.exchange.requestID] = invocation }
-    worker.withdraw(request: invocation.exchange.requestID)
+  /// Its worker was asked for the invocation's last copy.
+  func expectBack(_ invocation: Invocation) {
+    state.withLockedValue { $0.recalled[invocation.copyName] = invocation }
+  }
+
+  /// A worker's current request keeps its connection from taking others behind it.
+  func heldUp(_ worker: WorkerID) {
+    state.withLockedValue { $0.schedule.workerHeldUp(worker) }
   }
 
   /// The invocation is the gateway's again: its worker had not begun it, or the function may be called twice.
@@ -155,53 +159,6 @@ public final class FunctionEndpoint: Sendable {
     decide { $0.policyChanged(policy, now: $1) }
   }
 
-  // Views.
-
-  public struct WorkerView: Sendable {
-    public let snapshot: WorkerSnapshot
-    public let pid: Int32?
-    /// What the worker last said of its load.
-    public let note: String?
-  }
-
-  public struct View: Sendable {
-    public let workers: [WorkerView]
-    public let queued: Int
-    public let inFlight: Int
-    /// Why loads fail and for how long that is remembered; nil while they work.
-    public let failure: (reason: String, remaining: Duration)?
-    public let policy: FunctionPolicy
-  }
-
-  public func view() -> View {
-    let now = clock.now
-    return state.withLockedValue { state in
-      View(
-        workers: state.schedule.workerSnapshots(now: now).map { snapshot in
-          let entry = state.workers[snapshot.id]
-          return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note)
-        },
-        queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
-        failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy)
-    }
-  }
-
-  /// How a waiting invocation stands; nil when it does not wait (any more).
-  func standing(of invocation: Invocation, now: HearthInstant) -> Standing? {
-    state.withLockedValue { state in
-      guard let position = state.schedule.position(of: invocation.id) else { return nil }
-      let snapshots = state.schedule.workerSnapshots(now: now)
-      var standing = Standing(state: .queued, position: position)
-      standing.eta = state.schedule.expectedWait(position: position, now: now)
-      guard !snapshots.contains(where: { $0.state == .idle || $0.state == .busy }) else { return standing }
-      let entry = snapshots.first { $0.state == .starting }.flatMap { state.workers[$0.id] }
-      standing.state = entry?.note == nil ? .starting : .loading
-      standing.fraction = entry?.fraction
-      standing.note = entry?.note
-      return standing
-    }
-  }
-
   // Deciding and acting.
 
   /// Tells the schedule a fact and carries out what follows. `arriving` is the invocation that the fact brings,
@@ -213,8 +170,8 @@ public final class FunctionEndpoint: Sendable {
     perform(
       state.withLockedValue { state in
         if let leaving {
-          if !state.ahead.isEmpty { state.ahead[leaving.id] = nil }
-          if !state.recalled.isEmpty { state.recalled[leaving.exchange.requestID] = nil }
+          if !state.sent.isEmpty { state.sent[leaving.id] = nil }
+          if !state.recalled.isEmpty { state.recalled[leaving.copyName] = nil }
         }
         return resolve(fact(&state.schedule, clock.now), &state, arriving: arriving)
       })
@@ -243,18 +200,19 @@ public final class FunctionEndpoint: Sendable {
         guard let entry = state.workers[worker] else {
           preconditionFailure("the schedule runs invocations only on workers that were started")
         }
-        effects.append(.run(take(id), entry.handle, kind, entry.timing))
+        let invocation = take(id)
+        if state.schedule.pipelines { state.sent[id] = invocation }
+        effects.append(.run(invocation, entry.handle, kind, entry.timing, isAhead: false))
       case .sendAhead(let id, let worker):
         guard let entry = state.workers[worker] else {
           preconditionFailure("the schedule runs invocations only on workers that were started")
         }
         let invocation = take(id)
-        state.ahead[id] = invocation
-        effects.append(.run(invocation, entry.handle, .warm, entry.timing))
+        state.sent[id] = invocation
+        effects.append(.run(invocation, entry.handle, .warm, entry.timing, isAhead: true))
       case .recall(let id, let worker):
-        guard let invocation = state.ahead[id], let entry = state.workers[worker] else { continue }
-        state.recalled[invocation.exchange.requestID] = invocation
-        effects.append(.takeBack(invocation, entry.handle))
+        guard let invocation = state.sent[id], let entry = state.workers[worker] else { continue }
+        effects.append(.recall(invocation, entry.handle))
       case .reject(let id, let rejection): effects.append(.reject(take(id), rejection))
       case .startWorker(let id, let reason):
         logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
@@ -275,9 +233,10 @@ public final class FunctionEndpoint: Sendable {
   private func perform(_ effects: [Effect]) {
     for effect in effects {
       switch effect {
-      case .run(let invocation, let worker, let kind, let timing):
-        invocation.onLoop { $0.run(on: worker, kind, timing) }
-      case .takeBack(let invocation, let worker): worker.withdraw(request: invocation.exchange.requestID)
+      case .run(let invocation, let worker, let kind, let timing, let isAhead):
+        invocation.onLoop { $0.run(on: worker, kind, timing, isAhead: isAhead) }
+      case .recall(let invocation, let worker):
+        invocation.onLoop { $0.recall(from: worker) }
       case .reject(let invocation, let rejection):
         invocation.onLoop { $0.rejected(rejection) }
       case .start(let id): start(id)
@@ -335,8 +294,8 @@ public final class FunctionEndpoint: Sendable {
       }
       decide { $0.workerBecameReady(id, now: $1) }
       settleActivations(.success(()))
-    case .withdrew(let request):
-      let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: request) }
+    case .withdrew(let copy):
+      let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
       invocation?.onLoop { $0.withdrawn(by: worker) }
     case .failedToStart(let reason):
       version.log.append("the worker did not start: \(reason)", worker: id)

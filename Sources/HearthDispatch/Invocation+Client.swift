@@ -73,7 +73,8 @@ extension Invocation: ExchangeReceiver {
     guard case .running(let worker, let connection) = state, connection.isAt(self) else { return }
     if !isWritable {
       // Those behind this one must not wait for its client.
-      for case let follower as Invocation in connection.followers { follower.endpoint.takeBack(follower, from: worker) }
+      if endpoint.version.isHandler { endpoint.heldUp(worker.id) }
+      for case let follower as Invocation in connection.followers { follower.recall(from: worker) }
     }
     connection.setReadPaused(!isWritable)
   }

@@ -39,13 +39,13 @@ extension Invocation: WorkerResponseReceiver {
   func workerResponseEnded(isReusable: Bool) {
     switch state {
     case .running(let worker, let connection):
-      state = .done
+      finish()
       deadline.cancel()
       if let event = progress?.answerEvent(request: exchange.requestID) { exchange.write(event) }
       exchange.end()
       release(worker, connection, isReusable: isReusable)
     case .cancelling(let worker, let connection):
-      state = .done
+      finish()
       release(worker, connection, isReusable: isReusable)
     case .receiving, .waiting, .connecting, .done: break
     }
@@ -65,7 +65,7 @@ extension Invocation: WorkerResponseReceiver {
       endpoint.withdrew(self, from: worker)
     case .cancelling(let current, let connection):
       guard current.id == worker.id, connection.withdraw(self) else { return }
-      state = .done
+      finish()
       endpoint.finished(self, on: worker.id)
     case .receiving, .waiting, .connecting, .done: break
     }
@@ -75,7 +75,7 @@ extension Invocation: WorkerResponseReceiver {
     switch state {
     case .running(let worker, _): runFailed(on: worker, failure)
     case .cancelling(let worker, _):
-      state = .done
+      finish()
       endpoint.finished(self, on: worker.id)
     case .receiving, .waiting, .connecting, .done: break
     }
@@ -94,7 +94,7 @@ extension Invocation: WorkerResponseReceiver {
       state = .waiting
       return endpoint.withdrew(self, from: worker, isWorkerLost: isLost)
     }
-    state = .done
+    finish()
     answer(with: error(for: failure))
     endpoint.finished(self, on: worker.id, isWorkerLost: isLost)
   }

@@ -47,6 +47,13 @@ final class Invocation {
   var bodyEnded: Bool
   /// Whether all of what was sent of the body is still held.
   var canReplay = true
+  /// How often it was sent to a worker. Each copy has a name of its own: taking one back says nothing of another.
+  private var attempt = 0
+  /// Whether its worker was asked to give this copy back.
+  private var isRecalled = false
+  /// A worker that is to give it back, said before it was handed over.
+  private var recalledEarly: WorkerID?
+  private var grace: Scheduled<Void>?
   /// Whether it was given to a second worker after the first may have begun it.
   var wasRetried = false
   /// Whether a function without a worker was told that this request is on its way.
@@ -101,23 +108,58 @@ final class Invocation {
 
   // From the endpoint.
 
-  func run(on worker: any WorkerHandle, _ kind: FunctionSchedule.StartKind, _ timing: FunctionEndpoint.StartTiming) {
+  /// - Parameter isAhead: whether the worker is at another request yet.
+  func run(
+    on worker: any WorkerHandle, _ kind: FunctionSchedule.StartKind, _ timing: FunctionEndpoint.StartTiming,
+    isAhead: Bool
+  ) {
     guard case .waiting = state else { return endpoint.finished(self, on: worker.id) }
+    guard !wasRecalledEarly(by: worker) else { return endpoint.withdrew(self, from: worker) }
     self.kind = kind
     self.timing = kind == .zygote || kind == .cold ? timing : FunctionEndpoint.StartTiming()
     runBegan = endpoint.clock.now
     lastByte = runBegan
-    if let connection = worker.connection(on: exchange.eventLoop) { return send(to: worker, connection) }
-    connect(to: worker)
+    switch worker.connection(on: exchange.eventLoop) {
+    case .ready(let connection): send(to: worker, connection)
+    case .heldUp where isAhead:
+      endpoint.heldUp(worker.id)
+      endpoint.withdrew(self, from: worker)
+    case .heldUp, .none: connect(to: worker)
+    }
   }
+
+  private func wasRecalledEarly(by worker: any WorkerHandle) -> Bool {
+    defer { recalledEarly = nil }
+    return recalledEarly == worker.id
+  }
+
+  /// The schedule wants it back from a worker that has not begun it. Whether that is so the worker knows.
+  func recall(from worker: any WorkerHandle) {
+    switch state {
+    case .waiting, .connecting: recalledEarly = worker.id
+    case .running(let current, let connection), .cancelling(let current, let connection):
+      guard current.id == worker.id, !connection.isAt(self), !isRecalled else { return }
+      isRecalled = true
+      endpoint.expectBack(self)
+      worker.withdraw(copy: copyName)
+    case .receiving, .done: break
+    }
+  }
+
+  /// What its worker knows the last copy by.
+  var copyName: String { attempt <= 1 ? exchange.requestID : "\(exchange.requestID)/\(attempt)" }
 
   private func connect(to worker: any WorkerHandle) {
     state = .connecting(worker)
     worker.connect(on: exchange.eventLoop).assumeIsolated().whenComplete { [self] result in
       switch (state, result) {
       case (.connecting, .success(let connection)):
+        if wasRecalledEarly(by: worker) {
+          state = .waiting
+          worker.recycle(connection)
+          return endpoint.withdrew(self, from: worker)
+        }
         send(to: worker, connection)
-        connection.flush()
       case (.connecting, .failure(let error)): couldNotConnect(to: worker, error)
       case (_, .success(let connection)):
         worker.recycle(connection)
@@ -152,6 +194,8 @@ final class Invocation {
 
   private func send(to worker: any WorkerHandle, _ connection: WorkerConnection) {
     state = .running(worker, connection)
+    attempt += 1
+    isRecalled = false
     let request = exchange.request
     let isCoalesced = bodyEnded && heldBytes <= Invocation.coalescedMax
     // A body that is there whole needs no chunks.
@@ -167,18 +211,20 @@ final class Invocation {
       for bytes in held { head.writeImmutableBuffer(bytes) }
     }
     connection.begin(
-      self, head: head, method: request.method, isChunked: framing == .chunked, allowsUpgrade: allowsUpgrade)
+      self, head: head, method: request.method, isChunked: framing == .chunked, allowsUpgrade: allowsUpgrade,
+      answerID: endpoint.version.isHandler ? exchange.requestID : nil)
     // A connection that ended unnoticed fails at once, and this is waiting again.
     guard case .running = state else { return }
     if !isCoalesced {
       for bytes in held { connection.sendBody(bytes) }
     }
-    if bodyEnded { connection.endBody() } else { exchange.setBodyPaused(false) }
+    if bodyEnded { connection.endBody() } else { exchange.setBodyPaused(!connection.isWritable) }
     connection.flush()
   }
 
   private var requestFields: String {
-    let fields = "hearth-request-id: \(exchange.requestID)\r\n"
+    var fields = "hearth-request-id: \(exchange.requestID)\r\n"
+    if attempt > 1 { fields += "hearth-attempt: \(attempt)\r\n" }
     guard let timeout = deadline.remaining(now: runBegan, limit: endpoint.requestTimeout) else { return fields }
     return fields + "hearth-timeout-ms: \(max(0, Int(timeout.milliseconds)))\r\n"
   }
@@ -194,7 +240,7 @@ final class Invocation {
   /// The worker's answer is of no interest any more.
   func cancel(_ worker: any WorkerHandle, _ connection: WorkerConnection) {
     state = .cancelling(worker, connection)
-    guard connection.isAt(self) else { return endpoint.takeBack(self, from: worker) }
+    guard connection.isAt(self) else { return recall(from: worker) }
     stopWork(worker, connection)
   }
 
@@ -208,13 +254,20 @@ final class Invocation {
       return endpoint.finished(self, on: worker.id)
     }
     worker.cancel(request: exchange.requestID)
-    exchange.eventLoop.assumeIsolated().scheduleTask(in: Invocation.cancelGrace) { [self] in
+    grace = exchange.eventLoop.assumeIsolated().scheduleTask(in: Invocation.cancelGrace) { [self] in
       guard case .cancelling(let worker, let connection) = state else { return }
       state = .done
       connection.abandon(self)
       worker.kill()
       endpoint.finished(self, on: worker.id, isWorkerLost: true)
     }
+  }
+
+  /// The worker is done with it.
+  func finish() {
+    state = .done
+    grace?.cancel()
+    grace = nil
   }
 
   func fail(_ error: HearthError) {

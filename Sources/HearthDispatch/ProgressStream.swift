@@ -94,8 +94,14 @@ struct ProgressStream {
 
   /// One event. Data of several lines becomes several `data` fields, which a reader joins again.
   private static func event(_ name: String, _ data: String) -> ByteBuffer {
-    let lines = data.split(whereSeparator: \.isNewline).map { "data: \($0)\n" }.joined()
-    return ByteBuffer(string: "event: \(name)\n\(lines)\n")
+    var event = ByteBuffer(string: "event: \(name)\n")
+    for line in data.utf8.split(whereSeparator: { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }) {
+      event.writeStaticString("data: ")
+      event.writeBytes(line)
+      event.writeStaticString("\n")
+    }
+    event.writeStaticString("\n")
+    return event
   }
 }
 

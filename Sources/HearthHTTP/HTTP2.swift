@@ -37,15 +37,19 @@ enum HTTP2 {
     stream.targetWindowSize = HTTP2.window
     stream.outboundBufferSizeHighWatermark = 64 * 1024
     stream.outboundBufferSizeLowWatermark = 32 * 1024
-    let bound = NIOLoopBound(services, eventLoop: channel.eventLoop)
+    let handler = HTTP2ConnectionHandler(services)
+    let bound = NIOLoopBound((services, handler), eventLoop: channel.eventLoop)
     _ = try channel.pipeline.syncOperations.configureHTTP2Pipeline(
       mode: .server, connectionConfiguration: connection, streamConfiguration: stream
     ) { channel in
       channel.eventLoop.makeCompletedFuture {
-        try channel.pipeline.syncOperations.addHandler(HTTP2StreamHandler(bound.value))
+        let (services, connection) = bound.value
+        let id = try channel.syncOptions?.getOption(HTTP2StreamChannelOptions.streamID)
+        try channel.pipeline.syncOperations.addHandler(
+          HTTP2StreamHandler(services, connection, id: id ?? .rootStream))
       }
     }
-    try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(services))
+    try channel.pipeline.syncOperations.addHandler(handler)
   }
 
   /// 256 KiB: what a client may send of one body before the function has taken any.
@@ -60,6 +64,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, SweptConnection {
   private let services: LoopServices
   private var channel: (any Channel)?
   private var openStreams = 0
+  private var lastStream = HTTP2StreamID.rootStream
   private var idleSince: HearthInstant
   private var isEnding = false
 
@@ -79,16 +84,19 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, SweptConnection {
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-    switch event {
-    case is NIOHTTP2StreamCreatedEvent: openStreams += 1
-    case is StreamClosedEvent:
-      openStreams -= 1
-      idleSince = services.now
-      if isEnding, openStreams == 0 { context.close(promise: nil) }
-    case ChannelEvent.inputClosed: context.close(promise: nil)
-    default: break
-    }
+    if case ChannelEvent.inputClosed = event { context.close(promise: nil) }
     context.fireUserInboundEventTriggered(event)
+  }
+
+  func streamOpened(_ id: HTTP2StreamID) {
+    openStreams += 1
+    lastStream = max(lastStream, id)
+  }
+
+  func streamClosed() {
+    openStreams -= 1
+    idleSince = services.now
+    if isEnding, openStreams == 0 { channel?.close(promise: nil) }
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -101,11 +109,12 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, SweptConnection {
     if openStreams == 0, idleSince.duration(to: now) > services.limits.keepAliveTimeout { drain() }
   }
 
+  /// Takes no further stream, and ends with the last one.
   func drain() {
     guard !isEnding, let channel else { return }
     isEnding = true
     let goAway = HTTP2Frame(
-      streamID: .rootStream, payload: .goAway(lastStreamID: .maxID, errorCode: .noError, opaqueData: nil))
+      streamID: .rootStream, payload: .goAway(lastStreamID: lastStream, errorCode: .noError, opaqueData: nil))
     channel.writeAndFlush(goAway, promise: nil)
     if openStreams == 0 { channel.close(promise: nil) }
   }

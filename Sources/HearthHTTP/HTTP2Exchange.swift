@@ -21,7 +21,7 @@ final class HTTP2Exchange: ClientExchange {
   private let services: LoopServices
   private let client: String?
   private var bodyBytes: Int64 = 0
-  private var isEnded = false
+  private(set) var isEnded = false
   private var hasBegun = false
   /// The head, until the first bytes of the body can go with it.
   private var pending: HPACKHeaders?

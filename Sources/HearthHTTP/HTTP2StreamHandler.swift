@@ -12,17 +12,30 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
   typealias InboundIn = HTTP2Frame.FramePayload
   typealias OutboundOut = HTTP2Frame.FramePayload
 
+  /// 1 s: a client that does not end its request after it has the whole answer is not waited for.
+  private static let lingerTimeout = Duration.seconds(1)
+
   private let services: LoopServices
+  private let connection: HTTP2ConnectionHandler
+  private let id: HTTP2StreamID
+  private let opened: HearthInstant
+  private var endedSince: HearthInstant?
   private var channel: (any Channel)!
   private var exchange: HTTP2Exchange?
   private var bodyPaused = false
   private var unwritableSince: HearthInstant?
 
-  init(_ services: LoopServices) { self.services = services }
+  init(_ services: LoopServices, _ connection: HTTP2ConnectionHandler, id: HTTP2StreamID) {
+    self.services = services
+    self.connection = connection
+    self.id = id
+    opened = services.now
+  }
 
   func handlerAdded(context: ChannelHandlerContext) {
     channel = context.channel
     services.add(self)
+    connection.streamOpened(id)
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -40,6 +53,7 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
 
   func channelInactive(context: ChannelHandlerContext) {
     services.remove(self)
+    connection.streamClosed()
     exchange?.abandon()
   }
 
@@ -105,7 +119,18 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
       channel.close(promise: nil)
       return
     }
-    guard let exchange else { return }
+    guard let exchange else {
+      // No fields, or refused ones: either way nothing more is to come of it.
+      if opened.duration(to: now) > services.limits.headTimeout { channel.close(promise: nil) }
+      return
+    }
+    if exchange.isEnded {
+      let since = endedSince ?? now
+      endedSince = since
+      if since.duration(to: now) > HTTP2StreamHandler.lingerTimeout, channel.isWritable { channel.close(promise: nil) }
+      if since.duration(to: now) > services.limits.stallTimeout { channel.close(promise: nil) }
+      return
+    }
     if !bodyPaused, !exchange.requestEnded, let problem = exchange.pace.problem(services.limits, now: now) {
       exchange.abandon()
       exchange.fail(problem, source: .gateway, nil)

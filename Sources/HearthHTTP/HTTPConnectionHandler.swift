@@ -3,6 +3,7 @@ import HearthCore
 import HearthHTTP1
 import NIOCore
 import NIOPosix
+import NIOSSL
 
 /// One client connection of the data plane: requests are read and answered one after another.
 final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandler, SweptConnection {
@@ -32,14 +33,18 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
   private var parser: RequestParser
   private var received = ByteBuffer()
   private var isProcessing = false
-  private var mayBeHTTP2 = true
+  private let isSecure: Bool
+  /// Over TLS the protocol was agreed on before.
+  private var mayBeHTTP2: Bool
   private var inputClosed = false
   private var bodyPaused = false
   private var unwritableSince: HearthInstant?
   private(set) var channel: (any Channel)!
 
-  init(services: LoopServices) {
+  init(services: LoopServices, isSecure: Bool = false) {
     self.services = services
+    self.isSecure = isSecure
+    mayBeHTTP2 = !isSecure
     parser = RequestParser(bytesMax: Int(services.limits.headMax.bytes))
     state = .readingHead(since: services.now)
   }
@@ -72,7 +77,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
     switch state {
     case .exchanging(let exchange) where exchange.requestEnded && !exchange.isTunnel: break
     case .flushing: break
-    default: context.close(promise: nil)
+    default: close()
     }
   }
 
@@ -95,6 +100,15 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+  /// Flushes with what else this loop has written.
+  func flushSoon() { services.batch.add(channel) }
+
+  /// Ends the connection with what was written to it.
+  private func close() {
+    channel.flush()
+    channel.close(promise: nil)
+  }
 
   // Requests.
 
@@ -243,8 +257,13 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
     state = .closed
     services.remove(self)
     if case .exchanging(let exchange) = last { exchange.abandon() }
+    channel.flush()
     // A reset instead of an orderly end.
     _ = (channel as? any SocketOptionProvider)?.setSoLinger(Glibc.linger(l_onoff: 1, l_linger: 0))
+    // TLS would say an orderly farewell: the connection below it is ended instead.
+    if isSecure, let tls = try? channel.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) {
+      return tls.close(promise: nil)
+    }
     channel.close(promise: nil)
   }
 
@@ -271,7 +290,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
     if let since = unwritableSince, since.duration(to: now) > limits.stallTimeout { return cut() }
     switch state {
     case .idle(let since):
-      if since.duration(to: now) > limits.keepAliveTimeout { channel.close(promise: nil) }
+      if since.duration(to: now) > limits.keepAliveTimeout { close() }
     case .readingHead(let since):
       // A client that does not read is another limit's affair.
       guard since.duration(to: now) > limits.headTimeout, channel.isWritable else { return }
@@ -290,8 +309,8 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
 
   func drain() {
     switch state {
-    case .idle: channel.close(promise: nil)
-    case .readingHead where received.readableBytes == 0: channel.close(promise: nil)
+    case .idle: close()
+    case .readingHead where received.readableBytes == 0: close()
     default: break
     }
   }

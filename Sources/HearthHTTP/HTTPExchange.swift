@@ -160,7 +160,7 @@ final class HTTPExchange: ClientExchange {
 
   func flush() {
     if let head = takePending() { send(head) }
-    connection.channel.flush()
+    connection.flushSoon()
   }
 
   func end() {
@@ -170,7 +170,7 @@ final class HTTPExchange: ClientExchange {
       if tail == nil { tail = ByteBuffer(staticString: "0\r\n\r\n") } else { tail!.writeStaticString("0\r\n\r\n") }
     }
     if let tail { send(tail) }
-    connection.channel.flush()
+    connection.flushSoon()
     finish()
   }
 

@@ -25,7 +25,9 @@ public final class HTTPListener: Sendable {
     var services: [ObjectIdentifier: NIOLoopBound<LoopServices>] = [:]
     var sweeps: [RepeatedTask] = []
     for loop in group.makeIterator() {
-      let bound = try await loop.submit { NIOLoopBound(LoopServices(gate: gate, clock: clock), eventLoop: loop) }.get()
+      let bound = try await loop.submit {
+        NIOLoopBound(LoopServices(gate: gate, clock: clock, loop: loop), eventLoop: loop)
+      }.get()
       services[ObjectIdentifier(loop)] = bound
       sweeps.append(
         loop.scheduleRepeatedTask(initialDelay: LoopServices.sweepInterval, delay: LoopServices.sweepInterval) { _ in
@@ -75,6 +77,7 @@ public final class HTTPListener: Sendable {
     ) {
       channel.close(promise: nil)
     }
+    channel.closeFuture.whenComplete { _ in overdue.cancel() }
     try channel.pipeline.syncOperations.addHandlers([
       NIOSSLServerHandler(context: certificate.context),
       ApplicationProtocolNegotiationHandler { result, channel in
@@ -83,7 +86,8 @@ public final class HTTPListener: Sendable {
           if case .negotiated("h2") = result {
             try HTTP2.configure(channel, services.value)
           } else {
-            try channel.pipeline.syncOperations.addHandler(HTTPConnectionHandler(services: services.value))
+            try channel.pipeline.syncOperations.addHandler(
+              HTTPConnectionHandler(services: services.value, isSecure: true))
           }
         }
       },

@@ -1,5 +1,6 @@
 import Foundation
 import HearthCore
+import HearthHTTP1
 import NIOCore
 
 /// Something of a client's that time limits and an orderly end apply to.
@@ -14,6 +15,7 @@ protocol SweptConnection: AnyObject {
 /// enforces every time limit. Used on its loop only.
 final class LoopServices {
   let gate: RequestGate
+  let batch: FlushBatch
   /// 250 ms: time limits are seconds, so being late by this much is not noticed.
   static let sweepInterval = TimeAmount.milliseconds(250)
 
@@ -25,8 +27,9 @@ final class LoopServices {
   /// Set while the listener drains: connections end with their current response.
   private(set) var isDraining = false
 
-  init(gate: RequestGate, clock: any HearthClock) {
+  init(gate: RequestGate, clock: any HearthClock, loop: any EventLoop) {
     self.gate = gate
+    batch = FlushBatch.of(loop)
     self.clock = clock
     prefix = "r-" + String(UInt32.random(in: .min ... .max), radix: 36) + "-"
   }

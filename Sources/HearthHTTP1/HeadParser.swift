@@ -130,7 +130,7 @@ extension MessageHead {
     var found: Int?
     for index in fields.indices where nameMatches(index, "content-length") {
       guard found == nil else { throw malformed("Content-Length stands twice") }
-      let text = value(index)
+      let text = try plainValue(index)
       guard (1...18).contains(text.utf8.count), text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else {
         throw malformed("Content-Length is not a plain number")
       }
@@ -139,12 +139,24 @@ extension MessageHead {
     return found
   }
 
+  /// The value of a field that delimits the message: a tab behind it, which is white space elsewhere, is refused by
+  /// other readers.
+  private func plainValue(_ index: Int) throws -> String {
+    let field = fields[index]
+    let end = Int(field.valueStart + field.valueLength)
+    let isPlain = bytes.withUnsafeReadableBytes { raw in
+      raw[end...].prefix { $0 != ASCII.carriageReturn }.allSatisfy { $0 == ASCII.space }
+    }
+    guard isPlain else { throw malformed("a tab stands behind a field that delimits the message") }
+    return value(index)
+  }
+
   /// Whether the body is chunked. Any other transfer coding, and chunked more than once, is refused.
   func isChunked() throws -> Bool {
     var found = false
     for index in fields.indices where nameMatches(index, "transfer-encoding") {
       guard !found else { throw malformed("Transfer-Encoding stands twice") }
-      guard value(index).lowercased() == "chunked" else {
+      guard try plainValue(index).lowercased() == "chunked" else {
         throw HearthError(
           .notImplemented, "The transfer coding of this message is not supported.",
           hint: "Send the body with Content-Length or with 'Transfer-Encoding: chunked'.")

@@ -22,8 +22,13 @@ public struct RequestParser {
       keepsAlive: line.isHTTP11
         ? !message.hasToken("connection", "close") : message.hasToken("connection", "keep-alive"),
       expectsContinue: try line.isHTTP11 && framing != .none && expectsContinue(message),
-      upgrade: line.isHTTP11 && framing == .none && message.hasToken("connection", "upgrade")
-        ? message.first("upgrade") : nil)
+      upgrade: line.isHTTP11 && framing == .none ? upgrade(message) : nil)
+  }
+
+  /// What the client would switch to. Not HTTP/2: its requests would pass by all that a gateway checks.
+  private func upgrade(_ message: MessageHead) -> String? {
+    guard message.hasToken("connection", "upgrade"), !message.hasToken("upgrade", "h2c") else { return nil }
+    return message.first("upgrade")
   }
 
   /// Empty lines before a request are ignored by robust servers (RFC 9112, section 2.2).

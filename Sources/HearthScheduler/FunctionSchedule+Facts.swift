@@ -53,9 +53,10 @@ extension FunctionSchedule {
     guard let released = release(id, from: worker) else { return [] }
     observeService(released.began.duration(to: now))
     workers[worker]?.lastFinished = now
+    workers[worker]?.isHeldUp = false
     if loadFailures.count > 0 { loadFailures.clear() }
-    if isWorkerLost, workers[worker] != nil {
-      transition(worker, to: .stopping, now: now)
+    if isWorkerLost {
+      markLost(worker, now: now)
       recover(now: now)
     } else {
       settle(worker, now: now)
@@ -69,7 +70,7 @@ extension FunctionSchedule {
     _ id: InvocationID, from worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
   ) -> [Action] {
     let waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true, lane: 0)
-    if isWorkerLost, workers[worker] != nil { transition(worker, to: .stopping, now: now) }
+    if isWorkerLost { markLost(worker, now: now) }
     if isRetired { actions.append(.reject(id, .retired)) } else { requeue(waiting) }
     if workers[worker] != nil { settle(worker, now: now) }
     recover(now: now)
@@ -81,7 +82,7 @@ extension FunctionSchedule {
   public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
     var waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true, lane: 0)
     waiting.returns += 1
-    if workers[worker] != nil { transition(worker, to: .stopping, now: now) }
+    markLost(worker, now: now)
     if isRetired {
       actions.append(.reject(id, .retired))
     } else if waiting.returns > FunctionSchedule.returnsMax {
@@ -94,10 +95,21 @@ extension FunctionSchedule {
     return takeActions()
   }
 
+  /// The shell ends this worker, unless it has ended already.
+  private mutating func markLost(_ id: WorkerID, now: HearthInstant) {
+    guard let worker = workers[id], worker.state != .gone else { return }
+    transition(id, to: .stopping, now: now)
+  }
+
   /// The client of a waiting invocation left. Returns nothing to do for the invocation itself.
   public mutating func invocationAbandoned(_ id: InvocationID, now: HearthInstant) -> [Action] {
     if let index = queue.firstIndex(where: { $0.id == id }) { queue.remove(at: index) }
     return takeActions()
+  }
+
+  /// The worker's current request keeps it from taking others ahead. Ends with that request.
+  public mutating func workerHeldUp(_ id: WorkerID) {
+    if workers[id]?.inFlight.isEmpty == false { workers[id]?.isHeldUp = true }
   }
 
   public mutating func workerProgressed(_ id: WorkerID, now: HearthInstant) {
@@ -131,9 +143,8 @@ extension FunctionSchedule {
   /// A worker's process is gone. What it had in flight is reported by `invocationFinished` or `invocationReturned`,
   /// before or after this.
   public mutating func workerExited(_ id: WorkerID, now: HearthInstant) -> [Action] {
-    guard let worker = workers[id] else { return [] }
-    inFlightCount -= worker.inFlight.count
-    transition(id, to: nil, now: now)
+    guard let worker = workers[id], worker.state != .gone else { return [] }
+    transition(id, to: worker.inFlight.isEmpty ? nil : .gone, now: now)
     // A worker that ends unasked soon after it was ready, without a request, is as bad as one that does not load.
     let livedShortly = worker.idleSince.duration(to: now) < FunctionSchedule.shortLife
     if worker.state == .ready, !worker.hasServed, livedShortly {

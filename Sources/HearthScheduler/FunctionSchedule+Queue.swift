@@ -18,6 +18,7 @@ extension FunctionSchedule {
     inFlightCount -= 1
     let running = workers[worker]!.inFlight.remove(at: index)
     let began = policy.concurrencyMax == 1 ? max(running.began, workers[worker]!.lastFinished) : running.began
+    if workers[worker]!.state == .gone, workers[worker]!.inFlight.isEmpty { transition(worker, to: nil, now: began) }
     return (running, began)
   }
 
@@ -112,7 +113,8 @@ extension FunctionSchedule {
     var found: (id: WorkerID, count: Int)?
     for (id, worker) in workers where worker.state == .ready {
       let count = worker.inFlight.count
-      guard count > 0, count <= aheadDepth, worker.inFlight[0].waiting.lane == lane, count < found?.count ?? .max,
+      guard count > 0, count <= aheadDepth, !worker.isHeldUp, worker.inFlight[0].waiting.isWhole,
+        worker.inFlight[0].waiting.lane == lane, count < found?.count ?? .max,
         !isLate(worker, now: now)
       else { continue }
       found = (id, count)
@@ -127,14 +129,16 @@ extension FunctionSchedule {
     scheduleRecall(worker)
   }
 
-  /// Takes back what waits behind requests that take unusually long.
+  /// Takes back what waits behind requests that take unusually long. Which of a worker's requests it is at, only it and
+  /// its connection know for sure, so all are asked for, and the one that it has begun stays.
   mutating func recallLate(now: HearthInstant) {
     for (id, worker) in workers where worker.inFlight.count > policy.concurrencyMax && pipelines {
+      guard worker.state == .ready || worker.state.isDraining else { continue }
       guard isLate(worker, now: now) else {
         scheduleRecall(id)
         continue
       }
-      for index in worker.inFlight.indices.dropFirst(policy.concurrencyMax) where !worker.inFlight[index].isRecalled {
+      for index in worker.inFlight.indices where !worker.inFlight[index].isRecalled {
         workers[id]!.inFlight[index].isRecalled = true
         actions.append(.recall(worker.inFlight[index].id, from: id))
       }
@@ -182,7 +186,7 @@ extension FunctionSchedule {
         if case .fixed(let keepAlive) = policy.keepAlive, worker.idleSince.advanced(by: keepAlive) > now {
           scheduleIdleWake(id)
         }
-      case .stopping: break
+      case .stopping, .gone: break
       }
     }
     let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < policy.workersMin

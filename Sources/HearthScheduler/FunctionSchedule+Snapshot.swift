@@ -19,13 +19,13 @@ public struct WorkerSnapshot: Sendable {
 
 extension FunctionSchedule {
   public func workerSnapshots(now: HearthInstant) -> [WorkerSnapshot] {
-    workers.sorted { $0.key < $1.key }.map { id, worker in
+    workers.filter { $0.value.state != .gone }.sorted { $0.key < $1.key }.map { id, worker in
       let state: WorkerSnapshot.State =
         switch worker.state {
         case .starting: .starting
         case .ready: worker.inFlight.isEmpty ? .idle : .busy
         case .draining: .draining
-        case .stopping: .stopping
+        case .stopping, .gone: .stopping
         }
       return WorkerSnapshot(
         id: id, state: state, inFlight: worker.inFlight.count,

@@ -104,6 +104,12 @@ public struct FunctionSchedule: Sendable {
       case ready
       case draining(deadline: HearthInstant)
       case stopping
+      /// Its process has ended; what it had in flight is still to be reported.
+      case gone
+
+      var isDraining: Bool {
+        if case .draining = self { true } else { false }
+      }
     }
 
     var state: State
@@ -111,6 +117,8 @@ public struct FunctionSchedule: Sendable {
     /// linear search is the fastest.
     var inFlight: [Running] = []
     var idleSince: HearthInstant
+    /// Whether its current request keeps it from taking others ahead: its client reads slowly, for one.
+    var isHeldUp = false
     /// When it last finished one.
     var lastFinished = HearthInstant(nanoseconds: 0)
     /// Whether it has served a request yet: the first one was the reason for its start.
@@ -177,7 +185,7 @@ public struct FunctionSchedule: Sendable {
   }
 
   public var queueLength: Int { queue.count }
-  public var workerCount: Int { workers.count }
+  public var workerCount: Int { workers.values.count { $0.state != .gone } }
   public var invocationsInFlight: Int { inFlightCount }
 
   /// Starting and ready workers: those that count against `workersMax`.
@@ -199,7 +207,7 @@ public struct FunctionSchedule: Sendable {
     switch state {
     case .starting: startingCount += step
     case .ready: readyCount += step
-    case .draining, .stopping, nil: break
+    case .draining, .stopping, .gone, nil: break
     }
   }
 }

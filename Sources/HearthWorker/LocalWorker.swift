@@ -165,7 +165,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     switch report {
     case .loading: observer(self, .progressed(fraction: nil, note: nil))
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
-    case .withdrawn(let request): observer(self, .withdrew(request: request))
+    case .withdrawn(let request): observer(self, .withdrew(copy: request))
     case .ready(let loadSeconds):
       // The zygote's word of the start and this one come by different sockets.
       if case .launching = state { state = .starting }
@@ -210,7 +210,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   // Data connections, from any loop.
 
-  func connection(on loop: any EventLoop) -> WorkerConnection? { connections.withLockedValue { $0.take(on: loop) } }
+  func connection(on loop: any EventLoop) -> WorkerLink { connections.withLockedValue { $0.take(on: loop) } }
 
   func recycle(_ connection: WorkerConnection) {
     if !connections.withLockedValue({ $0.giveBack(connection) }) { connection.close() }
@@ -247,12 +247,13 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     }.nonisolated()
   }
 
-  func cancel(request: String) {
-    control.withLockedValue { $0 }?.send(WorkerCommand.cancel(request: request))
-  }
+  // A worker whose control socket is full may block the sender for a while: never a loop with clients.
+  func cancel(request: String) { tell(.cancel(request: request)) }
 
-  func withdraw(request: String) {
-    control.withLockedValue { $0 }?.send(WorkerCommand.withdraw(request: request))
+  func withdraw(copy: String) { tell(.withdraw(request: copy)) }
+
+  private func tell(_ command: WorkerCommand) {
+    loop.execute { [self] in control.withLockedValue { $0 }?.send(command) }
   }
 
   func stop() {

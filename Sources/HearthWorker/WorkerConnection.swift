@@ -45,6 +45,8 @@ public final class WorkerConnection: ChannelInboundHandler {
     let method: String
     let isChunked: Bool
     let allowsUpgrade: Bool
+    /// The id that the answer must carry; nil where the worker names none.
+    let answerID: String?
     var isWritten = false
     var requestEnded = false
     var responseBegan = false
@@ -61,8 +63,7 @@ public final class WorkerConnection: ChannelInboundHandler {
   private var received = ByteBuffer()
   private var channel: (any Channel)?
   private var isReadPaused = false
-  private var isReading = false
-  private var needsFlush = false
+  private var batch: FlushBatch?
   public private(set) var isOpen = false
 
   public init() {}
@@ -72,18 +73,28 @@ public final class WorkerConnection: ChannelInboundHandler {
   /// Whether a further request may be sent: the ones before it are sent whole, and none has a slow client.
   public var takesRequests: Bool { isOpen && !isReadPaused && exchanges.last?.requestEnded ?? true }
 
+  /// Whether the worker takes more of a body now.
+  public var isWritable: Bool { channel?.isWritable ?? false }
+
+  /// Whether requests are on it that are not answered.
+  public var hasRequests: Bool { !exchanges.isEmpty }
+
   // The request.
 
   /// Sends a request's head, and as much of its body as is there. More of it follows through `sendBody` and `endBody`.
   ///
-  /// - Parameter allowsUpgrade: whether the worker may switch protocols: `sendBody` and the response's body are that
-  ///   protocol's bytes then.
+  /// - Parameters:
+  ///   - allowsUpgrade: whether the worker may switch protocols: `sendBody` and the response's body are that protocol's
+  ///     bytes then.
+  ///   - answerID: the request's id, if the worker repeats it in its answer. An answer to anything else is none.
   public func begin(
     _ receiver: any WorkerResponseReceiver, head: ByteBuffer, method: String, isChunked: Bool,
-    allowsUpgrade: Bool = false
+    allowsUpgrade: Bool = false, answerID: String? = nil
   ) {
     precondition(exchanges.last?.requestEnded ?? true, "a request follows one that was sent whole")
-    exchanges.append(Exchange(receiver: receiver, method: method, isChunked: isChunked, allowsUpgrade: allowsUpgrade))
+    exchanges.append(
+      Exchange(
+        receiver: receiver, method: method, isChunked: isChunked, allowsUpgrade: allowsUpgrade, answerID: answerID))
     guard isOpen, let channel else { return fail(last: .unreachable) }
     let written = channel.eventLoop.makePromise(of: Void.self)
     written.futureResult.assumeIsolated().whenSuccess { self.noteWritten(receiver) }
@@ -120,9 +131,9 @@ public final class WorkerConnection: ChannelInboundHandler {
     exchanges[exchanges.count - 1].requestEnded = true
   }
 
-  /// Hands what was written to the system: now, or once what has arrived is read, since that may bring more.
+  /// Hands what was written to the system, together with what else this loop has written.
   public func flush() {
-    if isReading { needsFlush = true } else { channel?.flush() }
+    if let channel { batch?.add(channel) }
   }
 
   /// Stops or resumes reading responses, for a client that is slower than the worker. With requests behind the one of
@@ -162,13 +173,13 @@ public final class WorkerConnection: ChannelInboundHandler {
 
   public func handlerAdded(context: ChannelHandlerContext) {
     channel = context.channel
+    batch = FlushBatch.of(context.eventLoop)
     isOpen = context.channel.isActive
   }
 
   public func channelActive(context: ChannelHandlerContext) { isOpen = true }
 
   public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    isReading = true
     var bytes = unwrapInboundIn(data)
     if received.readableBytes == 0 { received = bytes } else { received.writeBuffer(&bytes) }
     do {
@@ -187,6 +198,9 @@ public final class WorkerConnection: ChannelInboundHandler {
         let head = try parser.parse(
           &received, requestMethod: exchange.method, allowsUpgrade: exchange.allowsUpgrade)
         guard let head else { return }
+        if let answerID = exchange.answerID, head.message.first("hearth-request-id") != answerID {
+          throw HearthError(.workerBadResponse, "the answer is to another request")
+        }
         exchanges[0].responseBegan = true
         exchanges[0].keepsAlive = head.keepsAlive && !head.announcesWithheldBody
         exchanges[0].body = BodyDecoder(head.framing)
@@ -218,19 +232,17 @@ public final class WorkerConnection: ChannelInboundHandler {
       exchanges.first?.receiver.workerTurnCame()
     } else {
       isOpen = false
-      channel?.close(promise: nil)
     }
     exchange.receiver.workerResponseEnded(isReusable: isReusable)
-    if !isReusable { failAll(first: .notBegun) }
+    if !isReusable {
+      // The worker lives and may have begun the next one, of which no answer can be told from what follows.
+      failAll(first: .cutShort)
+      channel?.close(promise: nil)
+    }
     return isReusable
   }
 
   public func channelReadComplete(context: ChannelHandlerContext) {
-    isReading = false
-    if needsFlush {
-      needsFlush = false
-      context.flush()
-    }
     exchanges.first?.receiver.workerReadCompleted()
   }
 

@@ -24,23 +24,25 @@ struct WorkerConnections: @unchecked Sendable {
   }
 
   /// A connection of the loop that takes a request now.
-  mutating func take(on loop: any EventLoop) -> WorkerConnection? {
+  mutating func take(on loop: any EventLoop) -> WorkerLink {
     let key = ObjectIdentifier(loop)
     if pipelines {
-      let connection = entries.first { $0.loop == key }?.connection
-      return connection?.takesRequests == true ? connection : nil
+      guard let connection = entries.first(where: { $0.loop == key })?.connection, connection.isOpen else {
+        return .none
+      }
+      return connection.takesRequests ? .ready(connection) : .heldUp
     }
     while let index = entries.lastIndex(where: { $0.loop == key }) {
       let connection = entries.remove(at: index).connection
-      if connection.takesRequests { return connection }
+      if connection.takesRequests { return .ready(connection) }
     }
-    return nil
+    return .none
   }
 
   /// Takes a connection back that has served its request. False when it is of no further use.
   mutating func giveBack(_ connection: WorkerConnection) -> Bool {
+    if pipelines { return connection.hasRequests || entries.contains { $0.connection === connection } }
     guard connection.takesRequests else { return false }
-    if pipelines { return entries.contains { $0.connection === connection } }
     entries.append(Entry(loop: ObjectIdentifier(connection.eventLoop), connection: connection))
     return true
   }

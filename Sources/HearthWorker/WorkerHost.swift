@@ -68,28 +68,37 @@ public enum WorkerEvent: Sendable {
   case started(pid: Int32)
   case progressed(fraction: Double?, note: String?)
   case ready(spawn: Duration, load: Duration)
-  /// A request that was sent ahead comes back unbegun.
-  case withdrew(request: String)
+  /// A copy of a request that was sent ahead comes back unbegun.
+  case withdrew(copy: String)
   /// It never became ready; `reason` is fit for callers.
   case failedToStart(reason: String)
   /// It was ready and its process has ended.
   case exited(description: String)
 }
 
+/// What a worker has for a request of a loop.
+public enum WorkerLink {
+  /// An idle connection, or, where the worker answers in order, one with requests before this one.
+  case ready(WorkerConnection)
+  /// The worker answers in order, and its connection takes nothing before the request it has is done with.
+  case heldUp
+  /// No connection is open: one more can be.
+  case none
+}
+
 /// A worker as the dispatcher holds it.
 public protocol WorkerHandle: AnyObject, Sendable {
   var id: WorkerID { get }
-  /// A data connection on this loop that takes a request now, if there is one: an idle one, or, where the worker
-  /// answers in order, one with a request before this one. Call on the loop.
-  func connection(on loop: any EventLoop) -> WorkerConnection?
+  /// The data connection on this loop that takes a request now. Call on the loop.
+  func connection(on loop: any EventLoop) -> WorkerLink
   /// Opens a further data connection.
   func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection>
   /// Gives a connection back for the next request. Call on its loop.
   func recycle(_ connection: WorkerConnection)
   /// Raises `Cancelled` in the author's code that serves this request.
   func cancel(request: String)
-  /// Asks for a request back that was sent ahead; `withdrew` follows unless it has been begun.
-  func withdraw(request: String)
+  /// Asks for a copy of a request back that was sent ahead; `withdrew` follows unless it has been begun.
+  func withdraw(copy: String)
   /// Asks an idle worker to end; it is killed if it has not within five seconds.
   func stop()
   func kill()

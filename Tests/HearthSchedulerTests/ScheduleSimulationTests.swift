@@ -29,7 +29,7 @@ struct ScheduleSimulationTests {
     }
     if environment["HEARTH_SEED"] == nil {
       #expect(events >= 100_000, "the simulation must be long enough to mean something")
-      #expect(sentAhead > 1_000 && givenBack > 100, "\(sentAhead) sent ahead, \(givenBack) given back")
+      #expect(sentAhead > 1_000 && givenBack > 50, "\(sentAhead) sent ahead, \(givenBack) given back")
     }
   }
 
@@ -200,7 +200,7 @@ private struct SimulatedWorld {
     if random.chance(0.01) { add(.policy, in: 0) }
     let burst = random.chance(0.1)
     add(.arrival, in: burst ? 0 : Int64.random(in: 0...(pipelines ? 1 : 2 * load), using: &random))
-    take(schedule.invocationArrived(id, lane: Int.random(in: 0...1, using: &random), now: now))
+    take(schedule.invocationArrived(id, lane: random.chance(0.2) ? 1 : 0, now: now))
   }
 
   private mutating func finish(_ id: InvocationID, _ worker: WorkerID) {

@@ -65,7 +65,35 @@ struct SendAheadTests {
     #expect(schedule.invocationArrived(invocation(4), now: at(10_001)).effects == [])
     #expect(
       schedule.invocationFinished(invocation(2), on: worker, now: at(10_100)).effects
+        == [.run(invocation(3), on: worker, .warm)], "nor is any sent behind it")
+    #expect(
+      schedule.invocationFinished(invocation(3), on: worker, now: at(10_200)).effects
+        == [.run(invocation(4), on: worker, .warm)])
+  }
+
+  @Test("A worker that is held up gets no more ahead until its request is done")
+  func heldUp() {
+    var schedule = makeSchedule(service: 100)
+    schedule.workerHeldUp(worker)
+    #expect(schedule.invocationArrived(invocation(3), now: at(10_001)).effects == [])
+    #expect(schedule.invocationArrived(invocation(4), now: at(10_002)).effects == [])
+    #expect(
+      schedule.invocationFinished(invocation(2), on: worker, now: at(10_100)).effects
         == [.run(invocation(3), on: worker, .warm), .sendAhead(invocation(4), to: worker)])
+  }
+
+  @Test("What a worker had when it ended keeps its place and its arrival")
+  func exitedFirst() {
+    var schedule = makeSchedule(service: 100)
+    _ = schedule.invocationArrived(invocation(3), now: at(10_001))
+    _ = schedule.workerExited(worker, now: at(10_050))
+    #expect(schedule.workerCount == 0 && schedule.invocationsInFlight == 2)
+    _ = schedule.invocationArrived(invocation(4), now: at(10_051))
+    _ = schedule.invocationWithdrawn(invocation(3), from: worker, now: at(10_052))
+    _ = schedule.invocationFinished(invocation(2), on: worker, isWorkerLost: true, now: at(10_053))
+    #expect(schedule.position(of: invocation(3)) == 0)
+    #expect(schedule.position(of: invocation(4)) == 1)
+    #expect(schedule.invocationsInFlight == 0)
   }
 
   @Test("Behind a request that takes unusually long they are taken back, and come to their old place in the queue")
@@ -76,7 +104,8 @@ struct SendAheadTests {
     }
     #expect(schedule.timeReached(now: at(15_000)).effects == [])
     let recalled = schedule.timeReached(now: at(20_100)).effects
-    #expect(recalled == (3...10).map { .recall(invocation($0), from: worker) })
+    // The worker is at 2 and will not give that back; only it knows for sure.
+    #expect(recalled == (2...10).map { .recall(invocation($0), from: worker) })
     #expect(schedule.timeReached(now: at(20_200)).effects == [], "each is asked for once")
     for number in [4, 3] as [UInt64] {
       #expect(schedule.invocationWithdrawn(invocation(number), from: worker, now: at(20_300)).effects == [])

@@ -25,7 +25,7 @@ private enum House {
   static let imports: [String: Set<String>] = [
     "HearthCore": [],
     "HearthYAML": ["HearthCore", "Yams"],
-    "HearthHTTP1": ["HearthCore", "NIOCore"],
+    "HearthHTTP1": ["HearthCore", "NIOCore", "NIOConcurrencyHelpers"],
     "HearthWorkerProtocol": ["HearthCore", "NIOCore", "Foundation"],
     "HearthConfiguration": ["HearthCore", "HearthYAML", "Foundation"],
     "HearthTransfer": ["HearthCore", "CCurl", "CCurlShim", "Foundation"],

@@ -14,6 +14,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import pytest
 from gateway import PATIENCE, Gateway
 
@@ -37,12 +38,15 @@ class Model:
 class H2Client:
     """One HTTP/2 connection, by the library `h2`, which checks what it receives."""
 
-    def __init__(self, address, context=None):
+    def __init__(self, address, context=None, window=None):
         self.socket = socket.create_connection(address, timeout=20 * PATIENCE)
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.h2.initiate_connection()
+        if window is not None:
+            self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+            self.h2.increment_flow_control_window(window - 65535)
         self.events = []
         self.flush()
 
@@ -321,6 +325,8 @@ class Model:
             context.progress(step / 8, "weights")
             time.sleep(0.2)
     def predict(self, input, context):
+        if context.path == "/separator":
+            return {"a": "x\\u2028y"}
         if context.path == "/events":
             from hearth_runtime import Response
             return Response((f"data: {n}\\n\\n" for n in range(3)), content_type="text/event-stream")
@@ -353,6 +359,9 @@ def test_progress_of_a_cold_start(gateway):
     gateway.wait_for(lambda: not gateway.workers(), "zero workers")
     name, data = events_of(gateway.request("/functions/cold/bytes", fields={"Prefer": "progress"}).body)[-1]
     assert (name, base64.b64decode(data["base64"])) == ("answer", b"\x00\xff")
+    gateway.wait_for(lambda: not gateway.workers(), "zero workers")
+    name, data = events_of(gateway.request("/functions/cold/separator", fields={"Prefer": "progress"}).body)[-1]
+    assert (name, data["body"]) == ("answer", {"a": "x\u2028y"})
     gateway.wait_for(lambda: not gateway.workers(), "zero workers")
     name, data = events_of(gateway.request("/functions/cold/raise", fields={"Prefer": "progress"}).body)[-1]
     assert (name, data["status"], data["body"]["error"]["code"]) == ("answer", 500, "function_exception")

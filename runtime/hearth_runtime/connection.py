@@ -17,7 +17,7 @@ REASONS = {200: "OK", 400: "Bad Request", 500: "Internal Server Error"}
 
 #: The fields that the runtime itself needs of every request. All others are read when the author's code asks for them.
 _NEEDED = re.compile(
-    rb"\r\n(content-length|content-type|transfer-encoding|hearth-request-id|hearth-timeout-ms):[ \t]*([^\r]*)", re.I
+    rb"\r\n(content-length|content-type|transfer-encoding|hearth-request-id|hearth-attempt|hearth-timeout-ms):[ \t]*([^\r]*)", re.I
 )
 
 
@@ -32,18 +32,20 @@ class Request:
         head: the head's bytes without the empty line.
         method, target: as sent.
         id: the request's id.
+        copy: the id and which copy of the request this is, if it is not the first that the gateway has sent.
         content_type: as sent; empty when there is none.
         timeout_ms: how long the answer may take, in milliseconds; None when there is no limit.
         body: the body, whole.
     """
 
-    __slots__ = ("body", "content_type", "head", "id", "method", "target", "timeout_ms")
+    __slots__ = ("body", "content_type", "copy", "head", "id", "method", "target", "timeout_ms")
 
     def __init__(self, head: bytes, method: str, target: str) -> None:
         self.head = head
         self.method = method
         self.target = target
         self.id = ""
+        self.copy = ""
         self.content_type = ""
         self.timeout_ms: int | None = None
         self.body = b""
@@ -95,18 +97,21 @@ class Connection:
             raise ConnectionEnded from None
         request = Request(head, method, target)
         length = 0
-        for name, value in _NEEDED.findall(head):
-            name = name.lower()
+        for written, value in _NEEDED.findall(head):
+            name = written.lower()
             if name == b"content-length":
                 length = int(value)
             elif name == b"content-type":
                 request.content_type = value.decode("latin-1").rstrip()
             elif name == b"hearth-request-id":
                 request.id = value.decode("latin-1")
+            elif name == b"hearth-attempt":
+                request.copy = value.decode("latin-1")
             elif name == b"hearth-timeout-ms":
                 request.timeout_ms = int(value)
             else:
                 length = -1
+        request.copy = f"{request.id}/{request.copy}" if request.copy else request.id
         request.body = self._take(length) if length >= 0 else b"".join(self._chunks())
         return request
 
@@ -147,21 +152,21 @@ class Connection:
             raise ConnectionEnded
         self._buffer += data
 
-    def send(self, status: int, content_type: str, fields: dict[str, str], body: bytes) -> None:
-        """A whole response in one write."""
-        head = _head(status, content_type, fields, f"content-length: {len(body)}")
+    def send(self, request: str, status: int, content_type: str, fields: dict[str, str], body: bytes) -> None:
+        """A whole response to the request of this id in one write."""
+        head = _head(request, status, content_type, fields, f"content-length: {len(body)}")
         if len(body) < READ_SIZE:
             self.socket.sendall(head + body)
         else:
             self.socket.sendall(head)
             self.socket.sendall(body)
 
-    def send_head(self, status: int, content_type: str, fields: dict[str, str]) -> None:
+    def send_head(self, request: str, status: int, content_type: str, fields: dict[str, str]) -> None:
         """A response that has no body: to HEAD, or with a status that excludes one."""
-        self.socket.sendall(_head(status, content_type, fields, ""))
+        self.socket.sendall(_head(request, status, content_type, fields, ""))
 
-    def begin_stream(self, status: int, content_type: str, fields: dict[str, str]) -> None:
-        self.socket.sendall(_head(status, content_type, fields, "transfer-encoding: chunked"))
+    def begin_stream(self, request: str, status: int, content_type: str, fields: dict[str, str]) -> None:
+        self.socket.sendall(_head(request, status, content_type, fields, "transfer-encoding: chunked"))
 
     def send_chunk(self, chunk: bytes) -> None:
         if chunk:
@@ -175,12 +180,13 @@ class Connection:
 _FRAMING = {"content-length", "transfer-encoding", "connection", "content-type"}
 
 
-def _head(status: int, content_type: str, fields: dict[str, str], framing: str) -> bytes:
-    if status == 200 and not fields and framing:
-        return f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{framing}\r\n\r\n".encode("latin-1", "replace")
-    own = (f"{name}: {value}\r\n" for name, value in fields.items() if name.lower() not in _FRAMING)
-    extra = "".join(own) if fields else ""
+def _head(request: str, status: int, content_type: str, fields: dict[str, str], framing: str) -> bytes:
+    """A response head. It names the request first, so that the gateway can tell whose answer it is."""
     reason = REASONS.get(status, "Status")
-    delimiter = f"{framing}\r\n" if framing else ""
-    head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\n{extra}{delimiter}\r\n"
-    return head.encode("latin-1", "replace")
+    head = f"HTTP/1.1 {status} {reason}\r\nhearth-request-id: {request}\r\ncontent-type: {content_type}\r\n"
+    for name, value in fields.items():
+        if name.lower() not in _FRAMING:
+            head += f"{name}: {value}\r\n"
+    if framing:
+        head += f"{framing}\r\n"
+    return (head + "\r\n").encode("latin-1", "replace")

@@ -30,6 +30,7 @@ class Context:
 
     __slots__ = (
         "_cancelled",
+        "_copy",
         "_deadline",
         "_head",
         "_headers",
@@ -53,6 +54,7 @@ class Context:
         self.method = ""
         self.path = ""
         self.query = ""
+        self._copy = ""
         self._head = b""
         self._headers: dict[str, str] | None = None
         self._report = report
@@ -67,6 +69,7 @@ class Context:
         context.logger = self.logger
         context._report = self._report
         context.request_id = request.id
+        context._copy = request.copy
         context.method = request.method
         context.path, _, context.query = request.target.partition("?")
         context._head = request.head

@@ -36,9 +36,11 @@ class Running:
 
 #: 32: how many requests in a row one connection gets before others are looked at.
 RUN_MAX = 32
-#: 4,096: ids of requests that were begun, kept so that a withdrawal that crossed its answer is not agreed to. The
+#: 4,096: copies of requests that were begun, kept so that a withdrawal that crossed its answer is not agreed to. The
 #: gateway has at most a few requests ahead, so this covers a control thread that is late by a tenth of a second.
 BEGUN_MAX = 4096
+#: 1,024: copies that were given back and whose bytes may still come. Those of a connection that ended never do.
+WITHDRAWN_MAX = 1024
 
 
 class Server:
@@ -55,10 +57,10 @@ class Server:
         self._running: dict[str, Running] = {}
         #: The last cancels that found no request: one may be on its way in.
         self._early_cancels: deque[str] = deque(maxlen=64)
-        #: Requests begun, the last BEGUN_MAX of them, and those that the gateway has taken back before they were.
+        #: Copies begun, the last BEGUN_MAX of them, and those that the gateway has taken back before they were.
         self._begun: set[str] = set()
         self._begun_order: deque[str] = deque()
-        self._withdrawn: set[str] = set()
+        self._withdrawn: dict[str, None] = {}
         self._lock = threading.Lock()
         self._main_thread = threading.get_ident()
 
@@ -73,6 +75,13 @@ class Server:
     # The control thread.
 
     def _obey(self) -> None:
+        try:
+            self._obey_all()
+        finally:
+            # The gateway is gone, or cannot be understood: nobody is left to serve.
+            os._exit(0)
+
+    def _obey_all(self) -> None:
         while (message := self._control.receive()) is not None:
             kind = message.get("type")
             if kind == "connect":
@@ -84,29 +93,33 @@ class Server:
                 self._withdraw(message.get("request", ""))
             elif kind == "drain":
                 self._drain()
-        os._exit(0)
 
     def _add(self, connection: Connection) -> None:
         self._connections[connection.fileno()] = connection
         self._epoll.register(connection, self._events)
 
-    def _withdraw(self, request: str) -> None:
-        """Gives a request back that was sent ahead, unless it has been begun."""
+    def _withdraw(self, copy: str) -> None:
+        """Gives a copy of a request back that was sent ahead, unless it has been begun.
+
+        The gateway may send another copy, which has a name of its own: to begin that one is no mistake.
+        """
         with self._lock:
-            if request in self._begun:
+            if copy in self._begun:
                 return
-            self._withdrawn.add(request)
-        self._control.send({"type": "withdrawn", "request": request})
+            self._withdrawn[copy] = None
+            if len(self._withdrawn) > WITHDRAWN_MAX:
+                del self._withdrawn[next(iter(self._withdrawn))]
+        self._control.send({"type": "withdrawn", "request": copy})
 
     def _begin(self, running: Running) -> bool:
         """Notes that a request is begun; False when it was withdrawn. With the lock held."""
-        request = running.context.request_id
-        if self._withdrawn and request in self._withdrawn:
-            self._withdrawn.remove(request)
+        copy = running.context._copy
+        if self._withdrawn and copy in self._withdrawn:
+            del self._withdrawn[copy]
             return False
-        self._running[request] = running
-        self._begun.add(request)
-        self._begun_order.append(request)
+        self._running[running.context.request_id] = running
+        self._begun.add(copy)
+        self._begun_order.append(copy)
         if len(self._begun_order) > BEGUN_MAX:
             self._begun.discard(self._begun_order.popleft())
         return True
@@ -220,16 +233,16 @@ class Server:
                 # Bytes behind a head that has no body would be taken for the next response.
                 chunks = None if isinstance(payload, bytes) else self._function.chunks(payload)
                 self._close(running)
-                connection.send_head(status, kind, fields)
+                connection.send_head(running.context.request_id, status, kind, fields)
                 return True
             if isinstance(payload, bytes):
                 self._close(running)
-                connection.send(status, kind, fields, payload)
+                connection.send(running.context.request_id, status, kind, fields, payload)
                 return True
             chunks = self._function.chunks(payload)
             first = next(chunks, b"")
             has_begun = True
-            connection.begin_stream(status, kind, fields)
+            connection.begin_stream(running.context.request_id, status, kind, fields)
             connection.send_chunk(encode_chunk(first))
             for chunk in chunks:
                 connection.send_chunk(encode_chunk(chunk))
@@ -275,7 +288,9 @@ class Server:
             "request": context.request_id,
             "source": "function",
         }
-        connection.send(status, "application/json", {}, json.dumps({"error": envelope}).encode())
+        if context.method == "HEAD":
+            return connection.send_head(context.request_id, status, "application/json", {})
+        connection.send(context.request_id, status, "application/json", {}, json.dumps({"error": envelope}).encode())
 
     def _close(self, running: Running) -> None:
         """From here on no exception may be raised into the thread that serves this request."""

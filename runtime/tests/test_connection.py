@@ -33,6 +33,7 @@ def test_the_fields_that_the_runtime_needs(pair):
         b"hearth-request-id: r-1\r\nhearth-timeout-ms: 250\r\n\r\n"
     )
     request = connection.read()
+    assert request.copy == "r-1"
     assert (request.id, request.timeout_ms, request.content_type) == ("r-1", 250, "text/plain; charset=x")
     assert request.body == b""
 
@@ -64,8 +65,8 @@ def test_an_end_is_told(pair):
 
 def test_responses(pair):
     client, connection = pair
-    connection.send(200, "text/plain", {"X-A": "1"}, b"hi")
-    connection.begin_stream(200, "text/plain", {})
+    connection.send("r-1", 200, "text/plain", {"X-A": "1"}, b"hi")
+    connection.begin_stream("r-1", 200, "text/plain", {})
     connection.send_chunk(b"ab")
     connection.send_chunk(b"")
     connection.end_stream()
@@ -74,5 +75,5 @@ def test_responses(pair):
     while part := client.recv(4096):
         received += part
     whole, _, streamed = received.partition(b"hi")
-    assert whole == b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nX-A: 1\r\ncontent-length: 2\r\n\r\n"
+    assert whole == b"HTTP/1.1 200 OK\r\nhearth-request-id: r-1\r\ncontent-type: text/plain\r\nX-A: 1\r\ncontent-length: 2\r\n\r\n"
     assert streamed.endswith(b"\r\n\r\n2\r\nab\r\n0\r\n\r\n")

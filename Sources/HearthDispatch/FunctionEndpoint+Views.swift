@@ -1,0 +1,50 @@
+import HearthCore
+import HearthScheduler
+
+/// What an endpoint shows of itself and of those who wait.
+extension FunctionEndpoint {
+  public struct WorkerView: Sendable {
+    public let snapshot: WorkerSnapshot
+    public let pid: Int32?
+    /// What the worker last said of its load.
+    public let note: String?
+  }
+
+  public struct View: Sendable {
+    public let workers: [WorkerView]
+    public let queued: Int
+    public let inFlight: Int
+    /// Why loads fail and for how long that is remembered; nil while they work.
+    public let failure: (reason: String, remaining: Duration)?
+    public let policy: FunctionPolicy
+  }
+
+  public func view() -> View {
+    let now = clock.now
+    return state.withLockedValue { state in
+      View(
+        workers: state.schedule.workerSnapshots(now: now).map { snapshot in
+          let entry = state.workers[snapshot.id]
+          return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note)
+        },
+        queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
+        failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy)
+    }
+  }
+
+  /// How a waiting invocation stands; nil when it does not wait (any more).
+  func standing(of invocation: Invocation, now: HearthInstant) -> Standing? {
+    state.withLockedValue { state in
+      guard let position = state.schedule.position(of: invocation.id) else { return nil }
+      let snapshots = state.schedule.workerSnapshots(now: now)
+      var standing = Standing(state: .queued, position: position)
+      standing.eta = state.schedule.expectedWait(position: position, now: now)
+      guard !snapshots.contains(where: { $0.state == .idle || $0.state == .busy }) else { return standing }
+      let entry = snapshots.first { $0.state == .starting }.flatMap { state.workers[$0.id] }
+      standing.state = entry?.note == nil ? .starting : .loading
+      standing.fraction = entry?.fraction
+      standing.note = entry?.note
+      return standing
+    }
+  }
+}
