@@ -8,7 +8,7 @@ VENV := .venv
 # Exclusive access is checked in debug builds, which all tests use; the check costs a twentieth of a request.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench bench-http soak fuzz \
+.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench bench-http check-allocations soak fuzz \
   clean
 
 help:
@@ -35,9 +35,16 @@ bench-http: build $(VENV)/.test
 	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/bench_http.py
 
-## make soak     the long form of the scheduler's simulation (twelve million events)
-soak: setup
+## make check-allocations   how many heap allocations one request costs the gateway, with a limit
+check-allocations: build $(VENV)/.test
+	@scripts/setup-bench
+	@$(VENV)/bin/python Benchmarks/allocations.py
+
+## make soak     the long forms: the scheduler's simulation (twelve million events), a minute of killed workers
+soak: setup build functions $(VENV)/.test
 	HEARTH_SOAK=1 $(SWIFT) test --filter ScheduleSimulation
+	cd Tests/live && HEARTH_BINARY=$(CURDIR)/.build/release/hearth HEARTH_KILL_SECONDS=60 \
+	  ../../$(VENV)/bin/python -m pytest -k kills_of_an_idempotent
 
 ## make fuzz     the HTTP/1.1 reader against llhttp under libFuzzer, for FUZZ_SECONDS (default 3600)
 fuzz: setup

@@ -78,17 +78,19 @@ def idle_memory(front_end, count):
 
 def measure_front_ends(options, gateway, upstream, folder):
     loops = max(1, os.cpu_count() // 2)
-    nginx = start_nginx(folder, upstream, loops)
-    haproxy = start_haproxy(folder, upstream, loops)
     hearth = FrontEnd("hearth", gateway.process, gateway.address[1], "/functions/upstream")
-    front_ends = [hearth, nginx, haproxy]
+    front_ends = [hearth]
     small, large, close = (
         load.script(folder, BODY),
         load.script(folder, MEBIBYTE),
         load.script(folder, BODY, close=True),
     )
     try:
-        result = {"one_connection_p50_us": added_latency(front_ends, upstream, options.rounds), "load": {}}
+        front_ends.append(start_nginx(folder, upstream, loops))
+        front_ends.append(start_haproxy(folder, upstream, loops))
+        # First of all: memory that load has left behind would be taken for that of the connections.
+        result = {"idle_connection_kib": {f.name: idle_memory(f, options.idle) / 1024 for f in front_ends}, "load": {}}
+        result["one_connection_p50_us"] = added_latency(front_ends, upstream, options.rounds)
         for connections in CONNECTIONS:
             result["load"][connections] = in_turns(
                 front_ends, options.rounds, lambda f, c=connections: load.run(f, c, options.seconds, small)
@@ -105,11 +107,10 @@ def measure_front_ends(options, gateway, upstream, folder):
         result["download_mib_per_second"] = {name: row["requests_per_second"] for name, row in downloads.items()}
         for front_end in front_ends:
             front_end.path = front_end.path.removesuffix("large").rstrip("/") or "/"
-        result["idle_connection_kib"] = {f.name: idle_memory(f, options.idle) / 1024 for f in front_ends}
         return result
     finally:
-        nginx.stop()
-        haproxy.stop()
+        for front_end in front_ends[1:]:
+            front_end.stop()
 
 
 def measure_peers(options, gateway, folder):
@@ -148,7 +149,8 @@ def print_tables(result):
                 share = row["requests_per_second"] / rows["nginx"]["requests_per_second"]
                 print(
                     f"| {connections} | {name} | {row['requests_per_second']:,.0f} | {share:.2f} "
-                    f"| {row['p50_us']:,.0f} | {row['p99_us']:,.0f} | {row['p999_us']:,.0f} | {row['cpu_s_per_1000']:.4f} |"
+                    f"| {row['p50_us']:,.0f} | {row['p99_us']:,.0f} | {row['p999_us']:,.0f} "
+                    f"| {row['cpu_s_per_1000']:.4f} |"
                 )
         print(f"\n| | {' | '.join(names)} |\n|---{'|---' * len(names)}|")
         for title, key, form in (

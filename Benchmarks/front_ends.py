@@ -89,7 +89,7 @@ def start_haproxy(folder, upstream, threads):
     port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
-        f"global\n  nbthread {threads}\n  maxconn 32768\n"
+        f"global\n  nbthread {threads}\n  maxconn 9500\n"
         "defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 5s\n"
         "  timeout http-keep-alive 600s\n  http-reuse always\n"
         f"frontend in\n  bind 127.0.0.1:{port} backlog 4096\n  default_backend worker\n"

@@ -8,13 +8,13 @@ UNITS = {"us": 1, "ms": 1000, "s": 1_000_000}
 
 def script(folder, body=None, close=False):
     """A wrk script that posts a body (or gets), and reports the 99.9th percentile too."""
-    name = f"load-{len(body or b'')}-{close}.lua"
+    name = f"load-{len(body or b'')}-{close}"
     lines = []
     if body is not None:
-        (folder / "body").write_bytes(body)
+        (folder / f"{name}.body").write_bytes(body)
         lines += [
             'wrk.method = "POST"',
-            f'local file = io.open("{folder}/body", "rb")',
+            f'local file = io.open("{folder}/{name}.body", "rb")',
             'wrk.body = file:read("*a")',
             "file:close()",
             'wrk.headers["Content-Type"] = "application/json"',
@@ -26,8 +26,9 @@ def script(folder, body=None, close=False):
         '  io.write(string.format("P999 %f\\n", latency:percentile(99.9)))\n'
         "end"
     )
-    (folder / name).write_text("\n".join(lines) + "\n")
-    return folder / name
+    target = folder / f"{name}.lua"
+    target.write_text("\n".join(lines) + "\n")
+    return target
 
 
 def run(front_end, connections, seconds, lua):

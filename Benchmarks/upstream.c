@@ -3,6 +3,7 @@
 // all the load sends.
 
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,8 @@ static int serve(int descriptor, struct connection *connection) {
 }
 
 int main(void) {
+  // A front end may close a connection that an answer is on its way to.
+  signal(SIGPIPE, SIG_IGN);
   const char *path = getenv("HEARTH_SOCKET");
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   if (path == NULL || strlen(path) >= sizeof address.sun_path) return 2;

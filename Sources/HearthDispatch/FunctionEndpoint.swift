@@ -234,7 +234,12 @@ public final class FunctionEndpoint: Sendable {
     for effect in effects {
       switch effect {
       case .run(let invocation, let worker, let kind, let timing, let isAhead):
-        invocation.onLoop { $0.run(on: worker, kind, timing, isAhead: isAhead) }
+        // Without a closure where none is needed: this is every request.
+        if invocation.isOnLoop {
+          invocation.run(on: worker, kind, timing, isAhead: isAhead)
+        } else {
+          invocation.onLoop { $0.run(on: worker, kind, timing, isAhead: isAhead) }
+        }
       case .recall(let invocation, let worker):
         invocation.onLoop { $0.recall(from: worker) }
       case .reject(let invocation, let rejection):

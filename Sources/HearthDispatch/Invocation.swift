@@ -85,6 +85,8 @@ final class Invocation {
   /// Invocations of one event loop share their connections to workers.
   var lane: Int { Int(bitPattern: ObjectIdentifier(exchange.eventLoop)) }
 
+  var isOnLoop: Bool { exchange.eventLoop.inEventLoop }
+
   /// Runs `body` on the invocation's event loop: now, if that is where we are.
   func onLoop(_ body: @escaping (Invocation) -> Void) {
     let loop = exchange.eventLoop

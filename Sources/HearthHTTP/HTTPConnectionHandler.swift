@@ -6,7 +6,7 @@ import NIOPosix
 import NIOSSL
 
 /// One client connection of the data plane: requests are read and answered one after another.
-final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandler, SweptConnection {
+final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandler, SweptConnection, FlushTarget {
   typealias InboundIn = ByteBuffer
   typealias OutboundOut = ByteBuffer
 
@@ -102,7 +102,9 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
   func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
   /// Flushes with what else this loop has written.
-  func flushSoon() { services.batch.add(channel) }
+  func flushSoon() { services.batch.add(self) }
+
+  func flushNow() { channel.flush() }
 
   /// Ends the connection with what was written to it.
   private func close() {

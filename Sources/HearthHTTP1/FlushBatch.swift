@@ -1,6 +1,11 @@
 import NIOConcurrencyHelpers
 import NIOCore
 
+/// Something with a channel that a `FlushBatch` flushes.
+public protocol FlushTarget: AnyObject {
+  func flushNow()
+}
+
 /// Hands what was written to the channels of one event loop to the system together, once everything that has arrived
 /// at that loop is read.
 ///
@@ -10,7 +15,7 @@ public final class FlushBatch {
   private static let batches = NIOLockedValueBox<[ObjectIdentifier: NIOLoopBound<FlushBatch>]>([:])
 
   private let loop: NIOIsolatedEventLoop
-  private var channels: [any Channel] = []
+  private var targets: [any FlushTarget] = []
 
   private init(_ loop: any EventLoop) { self.loop = loop.assumeIsolated() }
 
@@ -25,15 +30,15 @@ public final class FlushBatch {
     }
   }
 
-  /// Flushes the channel with the others. Adding it more than once does no harm.
-  public func add(_ channel: any Channel) {
-    if channels.isEmpty { loop.execute { self.flush() } }
-    channels.append(channel)
+  /// Flushes it with the others. Adding it more than once does no harm.
+  public func add(_ target: any FlushTarget) {
+    if targets.isEmpty { loop.execute { self.flush() } }
+    targets.append(target)
   }
 
   private func flush() {
-    let flushed = channels
-    channels.removeAll(keepingCapacity: true)
-    for channel in flushed { channel.flush() }
+    let flushed = targets
+    targets.removeAll(keepingCapacity: true)
+    for target in flushed { target.flushNow() }
   }
 }

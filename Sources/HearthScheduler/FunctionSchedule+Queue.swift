@@ -14,9 +14,8 @@ extension FunctionSchedule {
   /// Frees the slot an invocation took; nil when the worker does not hold it (any more). It began when the worker got
   /// it, or when the worker had finished the one before.
   mutating func release(_ id: InvocationID, from worker: WorkerID) -> (running: Running, began: HearthInstant)? {
-    guard let index = workers[worker]?.inFlight.firstIndex(where: { $0.id == id }) else { return nil }
+    guard let running = workers[worker]?.inFlight.remove(id) else { return nil }
     inFlightCount -= 1
-    let running = workers[worker]!.inFlight.remove(at: index)
     let began = policy.concurrencyMax == 1 ? max(running.began, workers[worker]!.lastFinished) : running.began
     if workers[worker]!.state == .gone, workers[worker]!.inFlight.isEmpty { transition(worker, to: nil, now: began) }
     return (running, began)
@@ -113,8 +112,8 @@ extension FunctionSchedule {
     var found: (id: WorkerID, count: Int)?
     for (id, worker) in workers where worker.state == .ready {
       let count = worker.inFlight.count
-      guard count > 0, count <= aheadDepth, !worker.isHeldUp, worker.inFlight[0].waiting.isWhole,
-        worker.inFlight[0].waiting.lane == lane, count < found?.count ?? .max,
+      guard count <= aheadDepth, !worker.isHeldUp, let current = worker.inFlight.first, current.waiting.isWhole,
+        current.waiting.lane == lane, count < found?.count ?? .max,
         !isLate(worker, now: now)
       else { continue }
       found = (id, count)
@@ -138,10 +137,7 @@ extension FunctionSchedule {
         scheduleRecall(id)
         continue
       }
-      for index in worker.inFlight.indices where !worker.inFlight[index].isRecalled {
-        workers[id]!.inFlight[index].isRecalled = true
-        actions.append(.recall(worker.inFlight[index].id, from: id))
-      }
+      for invocation in workers[id]!.inFlight.markRecalled() { actions.append(.recall(invocation, from: id)) }
     }
   }
 

@@ -113,9 +113,8 @@ public struct FunctionSchedule: Sendable {
     }
 
     var state: State
-    /// Invocations on this worker in the order it got them; at most `concurrencyMax` and those sent ahead, so that a
-    /// linear search is the fastest.
-    var inFlight: [Running] = []
+    /// Invocations on this worker: at most `concurrencyMax` and those sent ahead.
+    var inFlight = InFlight()
     var idleSince: HearthInstant
     /// Whether its current request keeps it from taking others ahead: its client reads slowly, for one.
     var isHeldUp = false

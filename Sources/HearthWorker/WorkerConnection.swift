@@ -35,7 +35,7 @@ public enum WorkerFailure: Error, Hashable, Sendable {
 ///
 /// A worker begins a request when it has written the whole answer to the one before. So of the requests on a connection
 /// only the first can have been begun.
-public final class WorkerConnection: ChannelInboundHandler {
+public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
   public typealias InboundIn = ByteBuffer
   public typealias OutboundOut = ByteBuffer
 
@@ -96,14 +96,8 @@ public final class WorkerConnection: ChannelInboundHandler {
       Exchange(
         receiver: receiver, method: method, isChunked: isChunked, allowsUpgrade: allowsUpgrade, answerID: answerID))
     guard isOpen, let channel else { return fail(last: .unreachable) }
-    let written = channel.eventLoop.makePromise(of: Void.self)
-    written.futureResult.assumeIsolated().whenSuccess { self.noteWritten(receiver) }
-    channel.write(head, promise: written)
+    channel.write(head, promise: nil)
     if exchanges.count == 1 { receiver.workerTurnCame() }
-  }
-
-  private func noteWritten(_ receiver: any WorkerResponseReceiver) {
-    if let index = index(of: receiver) { exchanges[index].isWritten = true }
   }
 
   private func index(of receiver: any WorkerResponseReceiver) -> Int? {
@@ -132,8 +126,14 @@ public final class WorkerConnection: ChannelInboundHandler {
   }
 
   /// Hands what was written to the system, together with what else this loop has written.
-  public func flush() {
-    if let channel { batch?.add(channel) }
+  public func flush() { batch?.add(self) }
+
+  public func flushNow() {
+    guard let channel else { return }
+    channel.flush()
+    // A write that fails ends the connection at once: nothing of the requests in it has reached the worker.
+    guard channel.isActive else { return }
+    for index in exchanges.indices { exchanges[index].isWritten = true }
   }
 
   /// Stops or resumes reading responses, for a client that is slower than the worker. With requests behind the one of
