@@ -256,7 +256,7 @@ PEERS = [
         path="/inference",
     ),
     Peer(
-        "Triton, Python backend",
+        "triton",
         ["nvidia-pytriton==0.7.0"],
         {"models/length/config.pbtxt": TRITON_CONFIG, "models/length/1/model.py": TRITON_MODEL},
         triton_command,

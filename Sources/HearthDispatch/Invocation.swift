@@ -259,9 +259,10 @@ final class Invocation {
     grace = exchange.eventLoop.assumeIsolated().scheduleTask(in: Invocation.cancelGrace) { [self] in
       guard case .cancelling(let worker, let connection) = state else { return }
       state = .done
-      connection.abandon(self)
       worker.kill()
+      // Before those behind it come back: they must not go to this worker again.
       endpoint.finished(self, on: worker.id, isWorkerLost: true)
+      connection.abandon(self)
     }
   }
 
