@@ -17,7 +17,8 @@ REASONS = {200: "OK", 400: "Bad Request", 500: "Internal Server Error"}
 
 #: The fields that the runtime itself needs of every request. All others are read when the author's code asks for them.
 _NEEDED = re.compile(
-    rb"\r\n(content-length|content-type|transfer-encoding|hearth-request-id|hearth-attempt|hearth-timeout-ms):[ \t]*([^\r]*)",
+    rb"\r\n(content-length|content-type|transfer-encoding|hearth-request-id|hearth-attempt|hearth-timeout-ms)"
+    rb":[ \t]*([^\r]*)",
     re.I,
 )
 
