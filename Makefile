@@ -25,9 +25,8 @@ test: setup test-runtime test-swift test-live
 build: setup
 	@scripts/quietly "building hearth (release; several minutes the first time)" $(SWIFT) build $(RELEASE) --product hearth
 
-## make bench    the figures of docs/benchmarks.md, as a table and as JSON
+## make bench    cold starts and memory, as a table and as JSON
 bench: build functions $(VENV)/.test
-	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/bench.py
 
 ## make bench-http  the request path beside nginx and HAProxy, a Python function beside other model servers

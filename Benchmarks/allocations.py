@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from bench import BODY, ROOT, TRIVIAL, Client
-from gateway import Gateway, write_function
+from front_ends import deploy_upstream
+from gateway import Gateway
 
 REQUESTS = 2000
 
@@ -37,10 +38,7 @@ def main():
     try:
         with page.open("r+b") as file:
             counter = mmap.mmap(file.fileno(), 16)
-        program = folder / "program"
-        write_function(program, "program", spec="command: [server]\nscaling: {max-workers: 1}\n")
-        subprocess.check_call(["gcc", "-O2", "-o", str(program / "server"), str(ROOT / "Benchmarks/upstream.c")])
-        gateway.cli("deploy", str(program))
+        deploy_upstream(gateway, folder, "program", "{max-workers: 1}")
         gateway.deploy("handler", TRIVIAL, "scaling: {max-workers: 1}\n")
         for name, limit in LIMITS.items():
             client = Client(gateway.address, f"/functions/{name}", BODY)

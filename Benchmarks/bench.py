@@ -1,7 +1,6 @@
-"""`make bench`: cold starts, hot requests and memory of a gateway, beside nginx in front of the same worker.
+"""`make bench`: cold starts and memory of a gateway. `make bench-http` measures hot requests.
 
-Prints a table and writes Benchmarks/results/bench.json. What is compared is measured in turns within one run, and
-medians of the turns are given. Needs nginx, wrk and gcc (installed by scripts/setup-bench).
+Prints a table and writes Benchmarks/results/bench.json.
 """
 
 import argparse
@@ -12,7 +11,6 @@ import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "Tests/live"))
 os.environ.setdefault("HEARTH_BINARY", str(ROOT / ".build/release/hearth"))
 
-from front_ends import start_nginx  # noqa: E402
-from gateway import Gateway, write_function  # noqa: E402
+from gateway import Gateway  # noqa: E402
 
 TRIVIAL = "class Model:\n    def predict(self, input, context):\n        return input\n"
 BODY = json.dumps({"text": "x" * 240}).encode()
-CONNECTIONS = (1, 32, 256)
 
 
 class Client:
@@ -79,60 +75,6 @@ def cold_starts(gateway, name, rounds, body=BODY, content_type="application/json
     return times[1:]
 
 
-def latencies(targets, rounds, count):
-    """Median over the rounds of each target's p50 and p99 at one connection. Targets: name to (address, path)."""
-    clients = {name: Client(*target) for name, target in targets.items()}
-    found = {name: [] for name in targets}
-    for _ in range(rounds):
-        for name, client in clients.items():
-            times = [client.call()[0] for _ in range(count)]
-            found[name].append((quantile(times, 0.5), quantile(times, 0.99)))
-    for client in clients.values():
-        client.close()
-    return {
-        name: {
-            "p50_us": round(statistics.median(p50 for p50, _ in rows) * 1e6, 1),
-            "p99_us": round(statistics.median(p99 for _, p99 in rows) * 1e6, 1),
-        }
-        for name, rows in found.items()
-    }
-
-
-def throughput(targets, rounds, seconds, folder):
-    """Requests a second, p50 and p99 by wrk at each number of connections, in turns. Targets: name to (port, path)."""
-    script = folder / "post.lua"
-    script.write_text(
-        f'wrk.method = "POST"\nwrk.body = {json.dumps(BODY.decode())}\n'
-        'wrk.headers["Content-Type"] = "application/json"\n'
-    )
-    results = {}
-    for connections in CONNECTIONS:
-        rows = {name: [] for name in targets}
-        for _ in range(rounds):
-            for name, (port, path) in targets.items():
-                rows[name].append(wrk(f"http://127.0.0.1:{port}{path}", connections, seconds, script))
-        for name, found in rows.items():
-            results.setdefault(name, {})[str(connections)] = {
-                key: statistics.median(row[key] for row in found) for key in found[0]
-            }
-    return results
-
-
-def wrk(url, connections, seconds, script):
-    output = subprocess.check_output(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url], text=True
-    )
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output) or re.search(r"Socket errors: (.+)", output)
-    if failed:
-        raise SystemExit(f"{url} failed under load: {output}")
-    unit = {"us": 1, "ms": 1000, "s": 1_000_000}
-    times = {
-        name: float(value) * unit[suffix] for name, value, suffix in re.findall(r"(50|99)% +([\d.]+)(us|ms|s)", output)
-    }
-    rate = float(re.search(r"Requests/sec: +([\d.]+)", output)[1])
-    return {"requests_per_second": rate, "p50_us": times["50"], "p99_us": times["99"]}
-
-
 def pss(pid):
     """Proportional set size of a process, in MiB."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
@@ -165,14 +107,11 @@ def cpu_name():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of everything that is compared")
-    parser.add_argument("--seconds", type=int, default=3, help="length of each wrk run")
     parser.add_argument("--cold", type=int, default=30, help="cold starts of each kind")
     options = parser.parse_args()
 
     folder = Path(tempfile.mkdtemp(prefix="hearth-bench-", dir="/tmp"))
     gateway = Gateway(event_loops=0)
-    nginx = None
     result = {"machine": cpu_name(), "date": time.strftime("%Y-%m-%d"), "kernel": platform.release()}
     try:
         time.sleep(1)
@@ -180,43 +119,11 @@ def main():
         deploy_all(gateway, folder)
         picture = (ROOT / "functions/classify-image/example/cat.jpg").read_bytes()
         result["cold_ms"] = measure_cold(gateway, options.cold, picture)
-        upstream = worker_socket(gateway)
-        nginx = start_nginx(folder, upstream, max(1, os.cpu_count() // 2))
-        nginx_port = nginx.port
-        port = gateway.address[1]
-        result["one_connection"] = latencies(
-            {
-                "worker's socket": (upstream, "/"),
-                "hearth": (gateway.address, "/functions/upstream"),
-                "nginx": (("127.0.0.1", nginx_port), "/"),
-                "hearth, Python": (gateway.address, "/functions/trivial"),
-            },
-            options.rounds,
-            2000,
-        )
-        result["load"] = throughput(
-            {
-                "hearth": (port, "/functions/upstream"),
-                "nginx": (nginx_port, "/"),
-                "hearth, Python": (port, "/functions/trivial"),
-            },
-            options.rounds,
-            options.seconds,
-            folder,
-        )
         result["worker_pss_mib"] = {
             "trivial": memory(gateway, "trivial"),
             "classify-image": memory(gateway, "classify-image", picture, "image/jpeg"),
         }
-    except SystemExit:
-        # What failed under load says why in one of these.
-        for log in (Path(gateway.data, "gateway.log"), folder / "nginx.err"):
-            if log.exists():
-                print(f"{log.name}: {log.read_text()[-2000:]}", file=sys.stderr)
-        raise
     finally:
-        if nginx is not None:
-            nginx.stop()
         gateway.close()
         shutil.rmtree(folder, ignore_errors=True)
     target = ROOT / "Benchmarks/results/bench.json"
@@ -227,7 +134,6 @@ def main():
 
 
 def deploy_all(gateway, folder):
-    # One worker each: what is compared is the way to it.
     spec = "scaling: {max-workers: 1, max-queue-length: 2000}\n"
     gateway.deploy("trivial", TRIVIAL, spec)
     gateway.deploy("trivial-spawn", TRIVIAL, spec + "python: {start: spawn}\n")
@@ -237,14 +143,6 @@ def deploy_all(gateway, folder):
     yaml = spawned / "function.yaml"
     yaml.write_text(yaml.read_text().replace("python:\n", "python:\n  start: spawn\n"))
     gateway.cli("deploy", str(spawned), "--name", "classify-image-spawn")
-    program = folder / "upstream"
-    write_function(
-        program,
-        "upstream",
-        spec="command: [server]\nscaling: {max-workers: 1, max-concurrency: 256, max-queue-length: 2000}\n",
-    )
-    subprocess.check_call(["gcc", "-O2", "-o", str(program / "server"), str(ROOT / "Benchmarks/upstream.c")])
-    gateway.cli("deploy", str(program))
 
 
 def measure_cold(gateway, rounds, picture):
@@ -265,30 +163,11 @@ def measure_cold(gateway, rounds, picture):
     }
 
 
-def worker_socket(gateway):
-    """The socket of the warm `upstream` worker."""
-    client = Client(gateway.address, "/functions/upstream")
-    client.call()
-    client.close()
-    worker = next(w["worker"] for w in gateway.workers() if w["function"] == "upstream")
-    return f"{gateway.data}/run/{worker}/http.sock"
-
-
 def print_table(result):
     print(f"{result['machine']}, Linux {result['kernel']}, {result['date']}\n")
     print("| cold start, ms | p50 | p99 | best |\n|---|---|---|---|")
     for name, row in result["cold_ms"].items():
         print(f"| {name} | {row['p50']} | {row['p99']} | {row['best']} |")
-    print("\n| one connection, µs | p50 | p99 |\n|---|---|---|")
-    for name, row in result["one_connection"].items():
-        print(f"| {name} | {row['p50_us']} | {row['p99_us']} |")
-    heads = " | ".join(f"c={count} req/s | p50 µs | p99 µs" for count in CONNECTIONS)
-    print(f"\n| under load | {heads} |\n|---{'|---' * 3 * len(CONNECTIONS)}|")
-    for name, rows in result["load"].items():
-        cells = [
-            f"{row['requests_per_second']:.0f} | {row['p50_us']:.0f} | {row['p99_us']:.0f}" for row in rows.values()
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
     print("\n| memory, PSS MiB | |\n|---|---|")
     print(f"| gateway, no function | {result['gateway_idle_pss_mib']} |")
     for name, size in result["worker_pss_mib"].items():

@@ -12,7 +12,6 @@ import resource
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,8 +19,8 @@ from pathlib import Path
 
 import load
 from bench import BODY, ROOT, Client, cpu_name, quantile
-from front_ends import FrontEnd, start_haproxy, start_nginx
-from gateway import Gateway, write_function
+from front_ends import FrontEnd, deploy_upstream, start_haproxy, start_nginx
+from gateway import Gateway
 from peers import PEERS
 
 CONNECTIONS = (1, 32, 256, 1000)
@@ -192,11 +191,8 @@ def main():
         "rounds": options.rounds,
     }  # fmt: skip
     try:
-        program = folder / "upstream"
-        spec = "command: [server]\nscaling: {max-workers: 1, max-concurrency: 1000, max-queue-length: 4000}\n"
-        write_function(program, "upstream", spec=spec)
-        subprocess.check_call(["gcc", "-O2", "-o", str(program / "server"), str(ROOT / "Benchmarks/upstream.c")])
-        gateway.cli("deploy", str(program))
+        scaling = "{max-workers: 1, max-concurrency: 1000, max-queue-length: 4000}"
+        deploy_upstream(gateway, folder, "upstream", scaling)
         gateway.deploy("length", LENGTH, "scaling: {max-workers: 1, max-queue-length: 4000}\n")
         for name in ("upstream", "length"):
             assert gateway.request(f"/functions/{name}", BODY).status == 200

@@ -6,6 +6,16 @@ import subprocess
 import time
 from pathlib import Path
 
+from gateway import write_function
+
+
+def deploy_upstream(gateway, folder, name, scaling):
+    """Deploys Benchmarks/upstream.c as a function."""
+    program = folder / name
+    write_function(program, name, spec=f"command: [server]\nscaling: {scaling}\n")
+    subprocess.check_call(["gcc", "-O2", "-o", str(program / "server"), str(Path(__file__).with_name("upstream.c"))])
+    gateway.cli("deploy", str(program))
+
 
 def free_port():
     with socket.socket() as probe:

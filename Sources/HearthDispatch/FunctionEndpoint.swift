@@ -194,22 +194,18 @@ public final class FunctionEndpoint: Sendable {
       }
       return invocation
     }
+    func run(_ id: InvocationID, on worker: WorkerID, _ kind: FunctionSchedule.StartKind, isAhead: Bool) {
+      guard let entry = state.workers[worker] else {
+        preconditionFailure("the schedule runs invocations only on workers that were started")
+      }
+      let invocation = take(id)
+      if state.schedule.pipelines { state.sent[id] = invocation }
+      effects.append(.run(invocation, entry.handle, kind, entry.timing, isAhead: isAhead))
+    }
     for action in actions {
       switch action {
-      case .run(let id, let worker, let kind):
-        guard let entry = state.workers[worker] else {
-          preconditionFailure("the schedule runs invocations only on workers that were started")
-        }
-        let invocation = take(id)
-        if state.schedule.pipelines { state.sent[id] = invocation }
-        effects.append(.run(invocation, entry.handle, kind, entry.timing, isAhead: false))
-      case .sendAhead(let id, let worker):
-        guard let entry = state.workers[worker] else {
-          preconditionFailure("the schedule runs invocations only on workers that were started")
-        }
-        let invocation = take(id)
-        state.sent[id] = invocation
-        effects.append(.run(invocation, entry.handle, .warm, entry.timing, isAhead: true))
+      case .run(let id, let worker, let kind): run(id, on: worker, kind, isAhead: false)
+      case .sendAhead(let id, let worker): run(id, on: worker, .warm, isAhead: true)
       case .recall(let id, let worker):
         guard let invocation = state.sent[id], let entry = state.workers[worker] else { continue }
         effects.append(.recall(invocation, entry.handle))

@@ -71,7 +71,7 @@ final class Invocation {
   var responseBegan = false
   var executionTime: Int64 = 0
 
-  /// Throws `request_malformed` when its deadline is not one, and `request_deadline` when that has passed.
+  /// Throws `request_malformed` when its deadline is not one.
   init(_ id: InvocationID, _ exchange: any ClientExchange, endpoint: FunctionEndpoint, dispatcher: Dispatcher) throws {
     self.id = id
     self.exchange = exchange

@@ -5,23 +5,11 @@ import NIOHPACK
 import NIOHTTP2
 
 /// One request and its response on a stream of HTTP/2.
-final class HTTP2Exchange: ClientExchange {
-  let request: RequestHead
-  let target: String
-  let requestID: String
-  let arrival: HearthInstant
-  /// Who answers; nil once it has, or the client is gone.
-  private(set) var receiver: (any ExchangeReceiver)?
-  private(set) var requestEnded: Bool
-  var pace: BodyPace
+final class HTTP2Exchange: IncomingRequest, ClientExchange {
   /// Set by the stream: stops or resumes the body.
   var bodyPauser: (Bool) -> Void = { _ in }
 
   private let channel: any Channel
-  private let services: LoopServices
-  private let client: String?
-  private var bodyBytes: Int64 = 0
-  private(set) var isEnded = false
   private var hasBegun = false
   /// The head, until the first bytes of the body can go with it.
   private var pending: HPACKHeaders?
@@ -30,38 +18,22 @@ final class HTTP2Exchange: ClientExchange {
     _ request: RequestHead, _ admission: RequestGate.Admission, _ channel: any Channel, _ services: LoopServices,
     requestEnded: Bool
   ) {
-    self.request = request
-    target = admission.target
-    client = admission.client
     self.channel = channel
-    self.services = services
-    self.requestEnded = requestEnded
-    requestID = services.nextRequestID()
-    arrival = services.now
-    pace = BodyPace(began: arrival)
-  }
-
-  deinit {
-    if let client { services.gate.leave(client) }
+    super.init(request, admission, services, requestEnded: requestEnded)
   }
 
   var eventLoop: any EventLoop { channel.eventLoop }
 
   // The request.
 
-  func begin(with receiver: any ExchangeReceiver) {
-    if !isEnded { self.receiver = receiver }
-  }
-
   func received(_ bytes: ByteBuffer) {
     guard let receiver, bytes.readableBytes > 0 else { return }
-    bodyBytes += Int64(bytes.readableBytes)
-    guard bodyBytes <= services.limits.bodyMax.bytes else {
-      abandon()
-      return fail(services.gate.bodyTooLarge, source: .gateway, nil)
+    do {
+      try count(bytes.readableBytes)
+      receiver.requestBody(bytes)
+    } catch {
+      refuse(error as? HearthError ?? services.gate.bodyTooLarge)
     }
-    pace.received(bytes.readableBytes, now: services.now)
-    receiver.requestBody(bytes)
   }
 
   func bodyEnded() {
@@ -71,10 +43,10 @@ final class HTTP2Exchange: ClientExchange {
     if request.framing != .none { receiver?.requestBodyEnded() }
   }
 
-  func abandon() {
-    let receiver = receiver
-    self.receiver = nil
-    receiver?.clientLeft()
+  /// Ends a request that is not to go on, and says why.
+  func refuse(_ error: HearthError) {
+    abandon()
+    fail(error, source: .gateway, nil)
   }
 
   func setBodyPaused(_ isPaused: Bool) { bodyPauser(isPaused) }

@@ -65,26 +65,30 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
   func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
   private func begin(_ headers: HPACKHeaders, endStream: Bool) {
+    var request: RequestHead
     do {
-      var request = try HTTP2Head.request(headers, endStream: endStream, bytesMax: Int(services.limits.headMax.bytes))
-      do {
-        let admission = try services.gate.admit(&request) { channel.parent?.remoteAddress?.ipAddress ?? "" }
-        let exchange = HTTP2Exchange(request, admission, channel, services, requestEnded: endStream)
-        self.exchange = exchange
-        exchange.bodyPauser = { [weak self] in self?.setBodyPaused($0) }
-        if request.expectsContinue { sendContinue() }
-        exchange.begin(with: try services.gate.router.accept(exchange, function: admission.name))
-      } catch {
-        let exchange =
-          self.exchange
-          ?? HTTP2Exchange(
-            request, RequestGate.Admission(name: "", target: ""), channel, services, requestEnded: endStream)
-        self.exchange = exchange
-        exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, nil)
-      }
+      request = try HTTP2Head.request(headers, endStream: endStream, bytesMax: Int(services.limits.headMax.bytes))
     } catch {
-      refuse(error as? HearthError ?? malformedRequest)
+      return refuse(error as? HearthError ?? malformedRequest)
     }
+    do {
+      let admission = try services.gate.admit(&request) { channel.parent?.remoteAddress?.ipAddress ?? "" }
+      let exchange = makeExchange(request, admission, endStream: endStream)
+      exchange.bodyPauser = { [weak self] in self?.setBodyPaused($0) }
+      if request.expectsContinue { sendContinue() }
+      exchange.begin(with: try services.gate.router.accept(exchange, function: admission.name))
+    } catch {
+      let exchange = self.exchange ?? makeExchange(request, .refused, endStream: endStream)
+      exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, nil)
+    }
+  }
+
+  private func makeExchange(
+    _ request: RequestHead, _ admission: RequestGate.Admission, endStream: Bool
+  ) -> HTTP2Exchange {
+    let exchange = HTTP2Exchange(request, admission, channel, services, requestEnded: endStream)
+    self.exchange = exchange
+    return exchange
   }
 
   private var malformedRequest: HearthError {
@@ -131,11 +135,7 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
       if since.duration(to: now) > services.limits.stallTimeout { channel.close(promise: nil) }
       return
     }
-    if !bodyPaused, !exchange.requestEnded, let problem = exchange.pace.problem(services.limits, now: now) {
-      exchange.abandon()
-      exchange.fail(problem, source: .gateway, nil)
-      return
-    }
+    if !bodyPaused, let problem = exchange.slowness(now: now) { return exchange.refuse(problem) }
     exchange.receiver?.timePassed(now: now)
   }
 

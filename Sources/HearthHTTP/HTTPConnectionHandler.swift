@@ -187,7 +187,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
       if case .exchanging(let admitted) = state {
         exchange = admitted
       } else {
-        exchange = HTTPExchange(request, RequestGate.Admission(name: "", target: ""), connection: self)
+        exchange = HTTPExchange(request, .refused, connection: self)
         state = .exchanging(exchange)
       }
       exchange.fail(error as? HearthError ?? malformedRequest, source: .gateway, nil)

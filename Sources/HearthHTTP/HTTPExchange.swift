@@ -3,26 +3,13 @@ import HearthHTTP1
 import NIOCore
 
 /// One request and its response on a client's connection.
-final class HTTPExchange: ClientExchange {
+final class HTTPExchange: IncomingRequest, ClientExchange {
   /// 16 KiB: below, copying a body behind its head is cheaper than a second write.
   private static let coalescedMax = 16 * 1024
 
-  let request: RequestHead
-  let target: String
-  let requestID: String
-  let arrival: HearthInstant
-  /// Who answers; nil once it has, or the client is gone.
-  private(set) var receiver: (any ExchangeReceiver)?
-  private(set) var requestEnded: Bool
-
-  var pace: BodyPace
-
   private let connection: HTTPConnectionHandler
-  private let client: String?
   private var decoder: BodyDecoder
   private(set) var isTunnel = false
-  private var bodyBytes: Int64 = 0
-  private var isEnded = false
   /// How the response is delimited; nil until its head was written.
   private var framing: BodyFraming?
   private var keepsAlive = false
@@ -30,36 +17,14 @@ final class HTTPExchange: ClientExchange {
   private var pending: ByteBuffer?
 
   init(_ request: RequestHead, _ admission: RequestGate.Admission, connection: HTTPConnectionHandler) {
-    self.request = request
-    target = admission.target
-    client = admission.client
     self.connection = connection
-    requestID = connection.services.nextRequestID()
-    arrival = connection.services.now
     decoder = BodyDecoder(request.framing)
-    pace = BodyPace(began: arrival)
-    requestEnded = request.framing == .none
-  }
-
-  deinit {
-    if let client { connection.services.gate.leave(client) }
+    super.init(request, admission, connection.services, requestEnded: request.framing == .none)
   }
 
   var eventLoop: any EventLoop { connection.channel.eventLoop }
 
   // The request.
-
-  /// Names who answers, unless it has done so already.
-  func begin(with receiver: any ExchangeReceiver) {
-    if !isEnded { self.receiver = receiver }
-  }
-
-  /// The client is gone, or sends what nobody can read.
-  func abandon() {
-    let receiver = receiver
-    self.receiver = nil
-    receiver?.clientLeft()
-  }
 
   /// Takes what has arrived of the body off the buffer; nil when nobody wants it or the request is whole.
   func nextPart(of received: inout ByteBuffer) throws -> BodyDecoder.Part? {
@@ -72,11 +37,7 @@ final class HTTPExchange: ClientExchange {
     guard let receiver else { return false }
     switch part {
     case .data(let bytes):
-      bodyBytes += Int64(bytes.readableBytes)
-      guard isTunnel || bodyBytes <= connection.services.limits.bodyMax.bytes else {
-        throw connection.services.gate.bodyTooLarge
-      }
-      pace.received(bytes.readableBytes, now: connection.services.now)
+      if !isTunnel { try count(bytes.readableBytes) }
       receiver.requestBody(bytes)
       return true
     case .end:
@@ -87,10 +48,7 @@ final class HTTPExchange: ClientExchange {
     }
   }
 
-  /// The error for a client that sends its body too slowly.
-  func slowness(now: HearthInstant) -> HearthError? {
-    requestEnded || isTunnel ? nil : pace.problem(connection.services.limits, now: now)
-  }
+  override func slowness(now: HearthInstant) -> HearthError? { isTunnel ? nil : super.slowness(now: now) }
 
   func setBodyPaused(_ isPaused: Bool) { connection.setBodyPaused(isPaused) }
 
@@ -100,11 +58,11 @@ final class HTTPExchange: ClientExchange {
     guard !isEnded, framing == nil else { return }
     let framing = clientFraming(of: response)
     self.framing = framing
-    keepsAlive = request.keepsAlive && requestEnded && framing != .untilClose && !connection.services.isDraining
+    keepsAlive = request.keepsAlive && requestEnded && framing != .untilClose && !services.isDraining
     var head = connection.channel.allocator.buffer(capacity: 1024)
     HeadWriter.write(response, framing: framing, keepsAlive: keepsAlive || response.isUpgrade, into: &head)
     stamp.write(into: &head)
-    if !response.message.contains("date") { head.writeString(connection.services.dateField) }
+    if !response.message.contains("date") { head.writeString(services.dateField) }
     if keepsAlive && !request.isHTTP11 { head.writeStaticString("connection: keep-alive\r\n") }
     head.writeStaticString("\r\n")
     pending = head
@@ -189,7 +147,7 @@ final class HTTPExchange: ClientExchange {
     var answer = connection.channel.allocator.buffer(capacity: 1024)
     error.writeHead(request: requestID, stamp, into: &answer)
     answer.writeString("content-length: \(body.utf8.count)\r\n")
-    answer.writeString(connection.services.dateField)
+    answer.writeString(services.dateField)
     if !keepsAlive {
       answer.writeStaticString("connection: close\r\n")
     } else if !request.isHTTP11 {

@@ -14,12 +14,15 @@ struct RequestGate: Sendable {
   }
 
   /// A request that may go on.
-  struct Admission {
+  struct Admission: Sendable {
     let name: Substring
     /// Path and query below the function's root.
     let target: String
     /// Whose request it is, where requests of a client are counted; given back to `leave`.
     var client: String?
+
+    /// For a request that is answered with an error instead.
+    static let refused = Admission(name: "", target: "")
   }
 
   /// Checks key, path, declared size and the client's share. Throws what to answer.

@@ -52,7 +52,7 @@ extension FunctionSchedule {
 
   /// How long the waiting requests would take with the workers there are.
   func queueDrainTime(now: HearthInstant) -> Duration {
-    let oldest = workers.values.flatMap(\.inFlight.all).map(\.began).min().map { $0.duration(to: now) } ?? .zero
+    let oldest = workers.values.lazy.compactMap(\.inFlight.oldestBegan).min().map { $0.duration(to: now) } ?? .zero
     let service = max(serviceEstimate.value ?? .zero, oldest)
     let slots = max(1, readyCount * policy.concurrencyMax)
     return service * queue.count / slots

@@ -13,7 +13,13 @@ struct InFlight: Sendable {
 
   /// The oldest of a worker that takes one at a time.
   var first: FunctionSchedule.Running? { list.first }
-  var all: [FunctionSchedule.Running] { list + table.values }
+  /// When the one that a worker has had for longest began; nil when it has none.
+  var oldestBegan: HearthInstant? {
+    let listed = list.lazy.map(\.began).min()
+    let tabled = table.values.lazy.map(\.began).min()
+    guard let listed, let tabled else { return listed ?? tabled }
+    return min(listed, tabled)
+  }
 
   mutating func append(_ running: FunctionSchedule.Running) {
     if list.count < InFlight.listMax { list.append(running) } else { table[running.id] = running }
