@@ -6,16 +6,39 @@ public struct FunctionPolicy: Hashable, Sendable {
   /// For how long a worker that serves nothing is kept.
   public enum KeepAlive: Hashable, Sendable {
     case fixed(Duration)
+    /// Learned from the function's idle times: kept until the next request is likely to have come, or stopped and
+    /// started again before it (Shahrad et al., "Serverless in the Wild", ATC 2020).
+    case adaptive
+    /// The fixed time that would have cost least over the last idle times, a cold start at `coldStartCost`.
+    case cost
     case forever
   }
 
   public var workersMin = 0
   public var workersMax = 100
+  /// Workers started with a deploy; nil: as many as `workersMin`.
+  public var workersInitial: Int?
   public var bufferWorkers = 0
   public var concurrencyMax = 1
+  /// Requests per worker that the scaler aims at; nil: `concurrencyMax`.
+  public var targetInFlight: Double?
   public var queueLengthMax = 100
-  public var upscaleFactorMax = 10
+  public var window = Duration.seconds(60)
+  public var tick = Duration.seconds(2)
+  public var panicWindow = Duration.seconds(6)
+  /// 2: panic when the panic window asks for twice the workers there are.
+  public var panicThreshold = 2.0
+  public var upscaleStabilization = Duration.zero
+  public var downscaleStabilization = Duration.seconds(300)
+  public var upscaleFactorMax = 10.0
+  public var downscaleFactorMax = 0.75
+  public var upscaleTolerance = 0.05
+  public var downscaleTolerance = 0.05
+  public var activationScale = 1
   public var keepAlive = KeepAlive.fixed(.seconds(300))
+  /// How long a worker may be kept idle to spare one cold start, for the learning kinds of `keepAlive`.
+  public var coldStartCost = Duration.seconds(300)
+  public var warmWindows: [WarmWindow] = []
   public var coldStartTimeout = Duration.seconds(1200)
   public var loadStallTimeout = Duration.seconds(300)
   public var firstByteTimeout = Duration.seconds(300)
@@ -26,13 +49,32 @@ public struct FunctionPolicy: Hashable, Sendable {
 
   public init() {}
 
+  /// The requests per worker that the scaler aims at.
+  public var inFlightTarget: Double { targetInFlight ?? Double(concurrencyMax) }
+
   /// Checks what no single knob can: the bounds against each other.
   public func validate() throws {
-    guard workersMin <= workersMax else {
-      throw HearthError(
-        .policyInvalid, "min-workers (\(workersMin)) is above max-workers (\(workersMax)).",
-        hint: "Raise max-workers or lower min-workers.")
-    }
+    try check(
+      workersMin <= workersMax, "min-workers (\(workersMin)) is above max-workers (\(workersMax)).",
+      hint: "Raise max-workers or lower min-workers.")
+    try check(
+      workersInitial ?? workersMin <= workersMax,
+      "initial-workers (\(workersInitial ?? 0)) is above max-workers (\(workersMax)).",
+      hint: "Raise max-workers or lower initial-workers.")
+    try check(
+      panicWindow <= window, "panic-window (\(panicWindow.text)) is longer than window (\(window.text)).",
+      hint: "The panic window is the short one.")
+    try check(
+      tick <= panicWindow, "tick (\(tick.text)) is longer than panic-window (\(panicWindow.text)).",
+      hint: "A window needs at least one tick.")
+    try check(
+      inFlightTarget <= Double(concurrencyMax),
+      "target-in-flight (\(inFlightTarget)) is above max-concurrency (\(concurrencyMax)).",
+      hint: "A worker never has more requests than max-concurrency.")
+  }
+
+  private func check(_ holds: Bool, _ message: String, hint: String) throws {
+    if !holds { throw HearthError(.policyInvalid, message, hint: hint) }
   }
 }
 

@@ -13,7 +13,7 @@ public struct PolicyKnob: Sendable {
   /// False where a change needs a new version, since running workers depend on it.
   public let isLive: Bool
   public let read: @Sendable (FunctionPolicy) -> String
-  private let parse: @Sendable (String, inout FunctionPolicy) -> Bool
+  let parse: @Sendable (String, inout FunctionPolicy) -> Bool
 
   /// Sets the knob from text. Throws `policy_invalid` when the text is not a value of it.
   public func write(_ text: String, to policy: inout FunctionPolicy) throws {
@@ -28,13 +28,37 @@ public struct PolicyKnob: Sendable {
   public static let all: [PolicyKnob] = [
     count("min-workers", \.workersMin, 0...10_000, "workers kept even when nobody calls; 0 allows scale to zero"),
     count("max-workers", \.workersMax, 1...10_000, "most workers at once"),
+    initialWorkers,
     count(
       "buffer-workers", \.bufferWorkers, 0...10_000, "idle workers kept above those in use while the function runs"),
+    count("activation-scale", \.activationScale, 1...10_000, "workers started when a request comes and none runs"),
     count(
       "max-concurrency", \.concurrencyMax, 1...1_000, "requests one worker takes at a time", isLive: false),
+    targetInFlight,
     count("max-queue-length", \.queueLengthMax, 0...1_000_000, "requests that may wait; the next gets 503"),
-    count("max-upscale-factor", \.upscaleFactorMax, 2...1_000, "most growth of the pool in one decision"),
+    duration("window", .scaling, \.window, "over how long the scaler averages the requests in flight"),
+    duration("tick", .scaling, \.tick, "how often the scaler decides"),
+    duration("panic-window", .scaling, \.panicWindow, "over how long it averages to notice a burst"),
+    percentage(
+      "panic-threshold", \.panicThreshold, 100...100_000,
+      "a burst that asks for this much of the workers there are is a panic; nothing is scaled down while it lasts"),
+    duration(
+      "upscale-stabilization", .scaling, \.upscaleStabilization,
+      "how long more workers must be wanted before they start",
+      allowsZero: true),
+    duration(
+      "downscale-stabilization", .scaling, \.downscaleStabilization,
+      "how long fewer workers must be wanted before surplus ones stop", allowsZero: true),
+    factor("max-upscale-factor", \.upscaleFactorMax, 1.01...1_000, "most growth of the pool in one decision"),
+    factor("max-downscale-factor", \.downscaleFactorMax, 0...0.99, "least that one decision leaves of the pool"),
+    factor("upscale-tolerance", \.upscaleTolerance, 0...1, "growth of less than this share of the pool is left alone"),
+    factor(
+      "downscale-tolerance", \.downscaleTolerance, 0...1, "a cut of less than this share of the pool is left alone"),
     keepAlive,
+    duration(
+      "cold-start-cost", .scaling, \.coldStartCost,
+      "how long a worker may be kept idle to spare one cold start, where keep-alive learns"),
+    warmWindows,
     duration(
       "cold-start-timeout", .timeouts, \.coldStartTimeout, "how long a request may wait for a worker"),
     duration(
@@ -45,67 +69,4 @@ public struct PolicyKnob: Sendable {
     requestTimeout,
     duration("drain-timeout", .timeouts, \.drainTimeout, "how long requests in flight may finish when a worker stops"),
   ]
-
-  private static let keepAlive = PolicyKnob(
-    name: "keep-alive", section: .scaling, unit: "a duration such as 5m, or 'forever'",
-    meaning: "how long an idle worker is kept", isLive: true,
-    read: { policy in
-      switch policy.keepAlive {
-      case .fixed(let duration): duration.text
-      case .forever: "forever"
-      }
-    },
-    parse: { text, policy in
-      if text == "forever" {
-        policy.keepAlive = .forever
-      } else if let duration = Duration(hearth: text) {
-        policy.keepAlive = .fixed(duration)
-      } else {
-        return false
-      }
-      return true
-    })
-
-  private static let requestTimeout = PolicyKnob(
-    name: "request-timeout", section: .timeouts, unit: "a duration such as 30s, or 'none'",
-    meaning: "longest time for a whole request once a worker has it", isLive: true,
-    read: { $0.requestTimeout?.text ?? "none" },
-    parse: { text, policy in
-      if text == "none" {
-        policy.requestTimeout = nil
-      } else if let duration = Duration(hearth: text), duration > .zero {
-        policy.requestTimeout = duration
-      } else {
-        return false
-      }
-      return true
-    })
-
-  private static func count(
-    _ name: String, _ path: any WritableKeyPath<FunctionPolicy, Int> & Sendable, _ range: ClosedRange<Int>,
-    _ meaning: String, isLive: Bool = true
-  ) -> PolicyKnob {
-    PolicyKnob(
-      name: name, section: .scaling, unit: "a whole number from \(range.lowerBound) to \(range.upperBound)",
-      meaning: meaning, isLive: isLive, read: { String($0[keyPath: path]) },
-      parse: { text, policy in
-        guard let value = Int(text), range.contains(value) else { return false }
-        policy[keyPath: path] = value
-        return true
-      })
-  }
-
-  private static func duration(
-    _ name: String, _ section: Section, _ path: any WritableKeyPath<FunctionPolicy, Duration> & Sendable,
-    _ meaning: String
-  ) -> PolicyKnob {
-    PolicyKnob(
-      name: name, section: section, unit: "a duration such as 30s or 5m", meaning: meaning, isLive: true,
-      read: { $0[keyPath: path].text },
-      parse: { text, policy in
-        guard let value = Duration(hearth: text), value > .zero else { return false }
-        policy[keyPath: path] = value
-        return true
-      })
-  }
 }

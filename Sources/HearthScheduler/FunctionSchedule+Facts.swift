@@ -10,7 +10,9 @@ extension FunctionSchedule {
   public mutating func invocationArrived(
     _ id: InvocationID, isWhole: Bool = true, lane: Int = 0, now: HearthInstant
   ) -> [Action] {
+    elapse(to: now)
     if isRetired { return [.reject(id, .retired)] }
+    endRest(now: now)
     let waiting = Waiting(id: id, arrival: now, isWhole: isWhole, lane: lane)
     if queue.isEmpty {
       if let worker = available.last {
@@ -39,6 +41,7 @@ extension FunctionSchedule {
 
   /// A request whose body is still on its way. A function without a worker starts one meanwhile.
   public mutating func invocationAnnounced(now: HearthInstant) -> [Action] {
+    elapse(to: now)
     guard !isRetired, poolSize == 0, startAllowed(now: now) else { return [] }
     start(.activation, now: now)
     return takeActions()
@@ -50,6 +53,7 @@ extension FunctionSchedule {
   public mutating func invocationFinished(
     _ id: InvocationID, on worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
   ) -> [Action] {
+    elapse(to: now)
     guard let released = release(id, from: worker) else { return [] }
     observeService(released.began.duration(to: now))
     workers[worker]?.lastFinished = now
@@ -69,6 +73,7 @@ extension FunctionSchedule {
   public mutating func invocationWithdrawn(
     _ id: InvocationID, from worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
   ) -> [Action] {
+    elapse(to: now)
     let waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true, lane: 0)
     if isWorkerLost { markLost(worker, now: now) }
     if isRetired { actions.append(.reject(id, .retired)) } else { requeue(waiting) }
@@ -80,6 +85,7 @@ extension FunctionSchedule {
   /// No byte of the invocation reached the worker: it goes back to the head of the queue. The worker, which takes no
   /// bytes, gets nothing more; the shell ends it.
   public mutating func invocationReturned(_ id: InvocationID, from worker: WorkerID, now: HearthInstant) -> [Action] {
+    elapse(to: now)
     var waiting = release(id, from: worker)?.running.waiting ?? Waiting(id: id, arrival: now, isWhole: true, lane: 0)
     waiting.returns += 1
     markLost(worker, now: now)
@@ -103,7 +109,9 @@ extension FunctionSchedule {
 
   /// The client of a waiting invocation left. Returns nothing to do for the invocation itself.
   public mutating func invocationAbandoned(_ id: InvocationID, now: HearthInstant) -> [Action] {
+    elapse(to: now)
     if let index = queue.firstIndex(where: { $0.id == id }) { queue.remove(at: index) }
+    if isAtRest { stopIdle(now: now) }
     return takeActions()
   }
 
@@ -112,15 +120,27 @@ extension FunctionSchedule {
     if workers[id]?.inFlight.isEmpty == false { workers[id]?.isHeldUp = true }
   }
 
+  // Workers.
+
   public mutating func workerProgressed(_ id: WorkerID, now: HearthInstant) {
     if case .starting(let since, _) = workers[id]?.state {
       workers[id]?.state = .starting(since: since, progress: now)
     }
   }
 
+  /// Its node has let a worker start.
+  public mutating func workerStartBegan(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    elapse(to: now)
+    guard case .asked = workers[id]?.state else { return [] }
+    transition(id, to: .starting(since: now, progress: now), now: now)
+    scheduleWake(now.advanced(by: policy.loadStallTimeout))
+    return takeActions()
+  }
+
   public mutating func workerBecameReady(_ id: WorkerID, now: HearthInstant) -> [Action] {
-    guard case .starting(let since, _) = workers[id]?.state else { return [] }
-    startEstimate.observe(since.duration(to: now))
+    elapse(to: now)
+    guard let began = workers[id]?.state.startBegan else { return [] }
+    startEstimate.observe(began.duration(to: now))
     transition(id, to: .ready, now: now)
     workers[id]?.idleSince = now
     settle(id, now: now)
@@ -130,7 +150,8 @@ extension FunctionSchedule {
 
   /// A worker ended before it became ready, for the reason given.
   public mutating func workerFailedToStart(_ id: WorkerID, reason: String, now: HearthInstant) -> [Action] {
-    guard case .starting = workers[id]?.state else { return workerExited(id, now: now) }
+    elapse(to: now)
+    guard workers[id]?.state.startBegan != nil else { return workerExited(id, now: now) }
     transition(id, to: nil, now: now)
     loadFailures.record(reason, now: now)
     if loadFailures.isRemembered && poolSize == 0 {
@@ -143,6 +164,7 @@ extension FunctionSchedule {
   /// A worker's process is gone. What it had in flight is reported by `invocationFinished` or `invocationReturned`,
   /// before or after this.
   public mutating func workerExited(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    elapse(to: now)
     guard let worker = workers[id], worker.state != .gone else { return [] }
     transition(id, to: worker.inFlight.isEmpty ? nil : .gone, now: now)
     // A worker that ends unasked soon after it was ready, without a request, is as bad as one that does not load.
@@ -155,7 +177,11 @@ extension FunctionSchedule {
   }
 
   public mutating func policyChanged(_ policy: FunctionPolicy, now: HearthInstant) -> [Action] {
+    elapse(to: now)
     self.policy = policy
+    warm = nil
+    idleTimes.forgetPlan()
+    if isAtRest { idleTimes.plan(policy, now: now) }
     for id in available where workers[id]?.inFlight.isEmpty == true && poolSize > policy.workersMax {
       stop(id, .surplus, now: now)
     }
@@ -163,9 +189,17 @@ extension FunctionSchedule {
     return takeActions()
   }
 
+  /// What the wall clock shows, for warm windows: Unix time less `now`. The shell says it with each wake-up.
+  public mutating func wallClockRead(offset: Duration) {
+    guard wallOffset != offset else { return }
+    wallOffset = offset
+    warm = nil
+  }
+
   /// The function is to be made ready although nobody has called yet: `min-workers`, and at least `workers`.
   public mutating func activated(workers: Int, now: HearthInstant) -> [Action] {
-    while poolSize < min(workers, policy.workersMax), startAllowed(now: now) { start(.activation, now: now) }
+    elapse(to: now)
+    while poolSize < min(workers, policy.workersMax), startAllowed(now: now) { start(.initial, now: now) }
     recover(now: now)
     return takeActions()
   }
@@ -173,7 +207,9 @@ extension FunctionSchedule {
   /// Another version has taken over, or the function is gone. What waits is refused with `retired`, which tells the
   /// shell to offer it to the next version; what runs may finish within `drain-timeout`.
   public mutating func retired(now: HearthInstant) -> [Action] {
+    elapse(to: now)
     isRetired = true
+    nextTick = nil
     rejectQueue(.retired)
     retireWorkers(now: now)
     return takeActions()
@@ -181,11 +217,13 @@ extension FunctionSchedule {
 
   /// Time has passed: what is due is done, and the next wake-up asked for.
   public mutating func timeReached(now: HearthInstant) -> [Action] {
+    elapse(to: now)
     nextWake = nil
     expireQueue(now: now)
     recallLate(now: now)
     killStalled(now: now)
-    stopIdle(now: now)
+    killUndrained(now: now)
+    lookAtTraffic(now: now)
     recover(now: now)
     return takeActions()
   }

@@ -1,6 +1,6 @@
 import HearthCore
 
-/// How the pool grows and shrinks.
+/// How the pool grows.
 extension FunctionSchedule {
   /// Brings the pool to what the policy asks for, whatever just happened: a served queue, `min-workers`, the buffer.
   mutating func recover(now: HearthInstant) {
@@ -8,46 +8,83 @@ extension FunctionSchedule {
       retireWorkers(now: now)
     } else {
       serveQueue(now: now)
-      while poolSize < policy.workersMin, startAllowed(now: now) { start(.minimum, now: now) }
+      fillFloor(now: now)
       refillBuffer(now: now)
       growForQueue(now: now)
+      prewarm(now: now)
       stopIdle(now: now)
     }
     scheduleNextWake(now: now)
   }
 
-  /// Starts workers for the queue: one when none runs, and more while the queue would outlast another start.
+  /// Starts what `min-workers` and open warm windows ask for.
+  private mutating func fillFloor(now: HearthInstant) {
+    while poolSize < policy.workersMin, startAllowed(now: now) { start(.minimum, now: now) }
+    let warm = min(warmWorkers(now: now), policy.workersMax)
+    while poolSize < warm, startAllowed(now: now) { start(.warmWindow, now: now) }
+  }
+
+  /// Starts workers for the queue: the first ones when none runs, and more while the queue would outlast another start.
   ///
   /// A start pays off only if the queue lasts longer than it, so both are compared as learned; while a start is under
   /// way no further one is decided, since it may be enough.
   mutating func growForQueue(now: HearthInstant) {
     guard let head = queue.first, !isRetired else { return }
-    guard poolSize > 0 else {
-      if startAllowed(now: now) {
-        start(.activation, now: now)
-      } else if let retryAt = loadFailures.retryAt {
-        scheduleWake(retryAt)
-      }
-      return
-    }
+    guard poolSize > 0 else { return activate(now: now) }
     guard startingCount == 0, poolSize < policy.workersMax, startAllowed(now: now) else { return }
-    let startTime = max(startEstimate.value ?? .zero, FunctionSchedule.startTimeFloor)
+    let startTime = max(expectedStart, policy.upscaleStabilization)
     guard head.returns > 0 || head.arrival.duration(to: now) >= startTime else {
       return scheduleWake(head.arrival.advanced(by: startTime))
     }
-    guard queueDrainTime(now: now) > startTime else { return scheduleWake(now.advanced(by: startTime)) }
+    guard queueDrainTime(now: now) > expectedStart else { return scheduleWake(now.advanced(by: expectedStart)) }
     let demand = inFlightCount + queue.count
     let wanted = (demand + policy.concurrencyMax - 1) / policy.concurrencyMax
-    let target = min(wanted, policy.workersMax, poolSize * policy.upscaleFactorMax)
-    for _ in poolSize..<max(target, poolSize) { start(.queue(length: queue.count), now: now) }
+    let ceiling = max(Int(Double(poolSize) * policy.upscaleFactorMax), poolSize + 1)
+    let target = min(wanted, policy.workersMax, ceiling)
+    let limit = target == wanted ? nil : target == ceiling ? "max-upscale-factor" : "max-workers"
+    for _ in poolSize..<max(target, poolSize) { start(.queue(length: queue.count), limit: limit, now: now) }
+  }
+
+  /// From none to `activation-scale` workers.
+  private mutating func activate(now: HearthInstant) {
+    if startAllowed(now: now) {
+      for _ in 0..<min(policy.activationScale, policy.workersMax) { start(.activation, now: now) }
+    } else if let retryAt = loadFailures.retryAt {
+      scheduleWake(retryAt)
+    }
   }
 
   /// Keeps `buffer-workers` idle ones above those in use, while any is in use.
   mutating func refillBuffer(now: HearthInstant) {
-    guard policy.bufferWorkers > 0, !isRetired, inFlightCount > 0 || !queue.isEmpty else { return }
+    guard policy.bufferWorkers > 0, !isRetired, !isAtRest else { return }
     let inUse = (inFlightCount + queue.count + policy.concurrencyMax - 1) / policy.concurrencyMax
     let wanted = min(inUse + policy.bufferWorkers, policy.workersMax)
     while poolSize < wanted, startAllowed(now: now) { start(.buffer, now: now) }
+  }
+
+  /// Starts a worker in time for a request that the idle times so far let expect.
+  private mutating func prewarm(now: HearthInstant) {
+    guard policy.keepAlive.learns, poolSize == 0, let rest = rest(now: now), startAllowed(now: now) else { return }
+    if idleTimes.current.keeps(at: rest + (startEstimate.value ?? .zero)) { start(.prewarm, now: now) }
+  }
+
+  /// Looks at the pool every `tick` while there is traffic, or had been until recently.
+  mutating func lookAtTraffic(now: HearthInstant) {
+    guard let due = nextTick, due <= now, !isRetired else { return }
+    let pool = poolSize
+    let outcome = scaler.look(at: pool, policy, mayPanic: queue.isEmpty || queueOutlastsStart(now: now), now: now)
+    if outcome.target > pool, pool > 0 {
+      let reason = StartReason.traffic(wanted: outcome.wanted, isPanic: scaler.isPanicking(now: now))
+      while poolSize < outcome.target, startAllowed(now: now) { start(reason, limit: outcome.limit, now: now) }
+    } else if outcome.target < pool {
+      stopSurplus(to: outcome, now: now)
+    }
+    if poolSize == pool, outcome.wanted != pool, let knob = outcome.limit {
+      note(.held(knob: knob), limit: nil, now: now)
+    }
+    // At rest nothing is left to see once the window is empty and the pool as small as the traffic makes it.
+    let isOver = isAtRest && scaler.mean == 0 && poolSize <= max(1, policy.workersMin)
+    nextTick = isOver ? nil : now.advanced(by: policy.tick)
   }
 
   /// How long the waiting requests would take with the workers there are.
@@ -58,6 +95,10 @@ extension FunctionSchedule {
     return service * queue.count / slots
   }
 
+  private func queueOutlastsStart(now: HearthInstant) -> Bool { queueDrainTime(now: now) > expectedStart }
+
+  private var expectedStart: Duration { max(startEstimate.value ?? .zero, FunctionSchedule.startTimeFloor) }
+
   /// When a request that finds the queue full should come again: when what waits now is served.
   func retryAfter(now: HearthInstant) -> Duration {
     max(queueDrainTime(now: now), expectedWait(position: queue.count, now: now) ?? .zero)
@@ -65,68 +106,22 @@ extension FunctionSchedule {
 
   func startAllowed(now: HearthInstant) -> Bool { loadFailures.allowsStart(now: now) }
 
-  mutating func start(_ reason: StartReason, now: HearthInstant) {
+  /// Decides on one more worker.
+  ///
+  /// - Parameter limit: the knob that kept it from being more.
+  mutating func start(_ reason: StartReason, limit: String? = nil, now: HearthInstant) {
+    note(.started(reason), limit: limit, now: now)
     let id = WorkerID(nextWorker)
     nextWorker += 1
-    transition(id, to: .starting(since: now, progress: now), now: now)
+    transition(id, to: .asked(since: now, reason), now: now)
     actions.append(.startWorker(id, reason))
-    scheduleWake(now.advanced(by: policy.loadStallTimeout))
   }
 
-  mutating func stop(_ id: WorkerID, _ reason: StopReason, now: HearthInstant) {
-    transition(id, to: .stopping, now: now)
-    actions.append(.stopWorker(id, reason))
-  }
-
-  /// Ends idle workers past their keep-alive, never below `min-workers` or the buffer.
-  mutating func stopIdle(now: HearthInstant) {
-    let keepAlive: Duration
-    switch policy.keepAlive {
-    case .forever: return
-    case .fixed(let duration): keepAlive = duration
-    }
-    let buffer = inFlightCount > 0 ? policy.bufferWorkers : 0
-    var spare = available.count { workers[$0]?.inFlight.isEmpty == true } - buffer
-    var surplus = poolSize - policy.workersMin
-    for id in available {
-      guard spare > 0, surplus > 0 else { return }
-      guard let worker = workers[id], worker.inFlight.isEmpty else { continue }
-      let idle = worker.idleSince.duration(to: now)
-      guard idle >= keepAlive else { continue }
-      stop(id, .idle(idle), now: now)
-      spare -= 1
-      surplus -= 1
-    }
-  }
-
-  /// Ends workers whose load has shown no progress for too long; the shell reports their end as a failed start.
-  mutating func killStalled(now: HearthInstant) {
-    for (id, worker) in workers {
-      guard case .starting(_, let progress) = worker.state, progress.duration(to: now) >= policy.loadStallTimeout
-      else { continue }
-      actions.append(.killWorker(id, .stalled))
-    }
-  }
-
-  /// Stops what is idle, lets what is in flight finish until the drain deadline, then ends it.
-  mutating func retireWorkers(now: HearthInstant) {
-    for id in workers.keys.sorted() {
-      guard let worker = workers[id] else { continue }
-      switch worker.state {
-      case .ready where worker.inFlight.isEmpty:
-        stop(id, .retired, now: now)
-      case .ready:
-        let deadline = now.advanced(by: policy.drainTimeout)
-        transition(id, to: .draining(deadline: deadline), now: now)
-        scheduleWake(deadline)
-      case .draining(let deadline) where deadline <= now:
-        transition(id, to: .stopping, now: now)
-        actions.append(.killWorker(id, .drainTimeout))
-      case .starting:
-        transition(id, to: .stopping, now: now)
-        actions.append(.killWorker(id, .retired))
-      default: break
-      }
-    }
+  /// Keeps a decision for `hearth why`.
+  mutating func note(_ outcome: ScalingDecision.Outcome, limit: String?, now: HearthInstant) {
+    let observation = ScalingDecision.Observation(
+      workers: poolSize, inFlight: inFlightCount, waiting: queue.count, mean: scaler.mean, panicMean: scaler.panicMean,
+      isPanic: scaler.isPanicking(now: now), wanted: nextTick == nil ? nil : scaler.wanted)
+    log.add(ScalingDecision(at: now, outcome: outcome, observation: observation, limit: limit, lastAt: now))
   }
 }

@@ -16,6 +16,7 @@ extension FunctionSchedule {
   mutating func release(_ id: InvocationID, from worker: WorkerID) -> (running: Running, began: HearthInstant)? {
     guard let running = workers[worker]?.inFlight.remove(id) else { return nil }
     inFlightCount -= 1
+    if workers[worker]!.inFlight.count >= policy.concurrencyMax { aheadCount -= 1 }
     let began = policy.concurrencyMax == 1 ? max(running.began, workers[worker]!.lastFinished) : running.began
     if workers[worker]!.state == .gone, workers[worker]!.inFlight.isEmpty { transition(worker, to: nil, now: began) }
     return (running, began)
@@ -37,8 +38,8 @@ extension FunctionSchedule {
       guard workers[id]?.inFlight.isEmpty == true else { return }
       workers[id]?.idleSince = now
       if poolSize > policy.workersMax { stop(id, .surplus, now: now) } else { scheduleIdleWake(id) }
-    case .draining where worker.inFlight.isEmpty:
-      stop(id, .retired, now: now)
+    case .draining(_, let reason) where worker.inFlight.isEmpty:
+      stop(id, reason, now: now)
     default: break
     }
   }
@@ -71,6 +72,7 @@ extension FunctionSchedule {
   }
 
   mutating func takeActions() -> [Action] {
+    noteRest()
     defer { actions.removeAll(keepingCapacity: true) }
     return actions
   }
@@ -124,6 +126,7 @@ extension FunctionSchedule {
   mutating func sendAhead(_ waiting: Waiting, to worker: WorkerID, now: HearthInstant) {
     workers[worker]!.inFlight.append(Running(waiting: waiting, began: now))
     inFlightCount += 1
+    aheadCount += 1
     actions.append(.sendAhead(waiting.id, to: worker))
     scheduleRecall(worker)
   }
@@ -153,42 +156,4 @@ extension FunctionSchedule {
     guard let worker = workers[id] else { return }
     scheduleWake(currentBegan(worker).advanced(by: FunctionSchedule.aheadPatience))
   }
-}
-
-/// Wake-ups: asked for when an instant lies before the one already asked for.
-extension FunctionSchedule {
-  mutating func scheduleWake(_ instant: HearthInstant) {
-    if let nextWake, nextWake <= instant { return }
-    nextWake = instant
-    actions.append(.wake(instant))
-  }
-
-  mutating func scheduleIdleWake(_ id: WorkerID) {
-    guard case .fixed(let keepAlive) = policy.keepAlive, let worker = workers[id], worker.inFlight.isEmpty,
-      poolSize > policy.workersMin
-    else { return }
-    scheduleWake(worker.idleSince.advanced(by: keepAlive))
-  }
-
-  /// Asks for the earliest instant at which something may be due.
-  mutating func scheduleNextWake(now: HearthInstant) {
-    if let head = queue.first { scheduleWake(head.arrival.advanced(by: policy.coldStartTimeout)) }
-    for (id, worker) in workers {
-      switch worker.state {
-      case .starting(_, let progress): scheduleWake(max(progress.advanced(by: policy.loadStallTimeout), soon(now)))
-      case .draining(let deadline): scheduleWake(max(deadline, soon(now)))
-      case .ready:
-        // A worker past its keep-alive is kept by min-workers or the buffer: what frees it wakes the schedule.
-        if case .fixed(let keepAlive) = policy.keepAlive, worker.idleSince.advanced(by: keepAlive) > now {
-          scheduleIdleWake(id)
-        }
-      case .stopping, .gone: break
-      }
-    }
-    let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < policy.workersMin
-    if let retryAt = loadFailures.retryAt, wantsStart, retryAt > now { scheduleWake(retryAt) }
-  }
-
-  /// A killed worker's end is reported by the shell; look again in a while in case it is not.
-  private func soon(_ now: HearthInstant) -> HearthInstant { now.advanced(by: .seconds(1)) }
 }

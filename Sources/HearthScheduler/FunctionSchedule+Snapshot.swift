@@ -22,7 +22,7 @@ extension FunctionSchedule {
     workers.filter { $0.value.state != .gone }.sorted { $0.key < $1.key }.map { id, worker in
       let state: WorkerSnapshot.State =
         switch worker.state {
-        case .starting: .starting
+        case .asked, .starting: .starting
         case .ready: worker.inFlight.isEmpty ? .idle : .busy
         case .draining: .draining
         case .stopping, .gone: .stopping
@@ -43,12 +43,13 @@ extension FunctionSchedule {
     let queued = service * (position + (readyCount > 0 ? 1 : 0)) / slots
     guard readyCount == 0 else { return serviceEstimate.value == nil ? nil : queued }
     guard let start = startEstimate.value else { return nil }
-    let began = workers.values.compactMap { worker in
-      if case .starting(let since, _) = worker.state { since } else { nil }
-    }.min()
+    let began = workers.values.compactMap(\.state.startBegan).min()
     let elapsed = began?.duration(to: now) ?? .zero
     return max(.zero, start - elapsed) + queued
   }
+
+  /// The last decisions about the pool, the newest last.
+  public var decisions: [ScalingDecision] { Array(log.entries) }
 
   /// Whether a worker was told to end.
   public func isEnding(_ id: WorkerID) -> Bool { workers[id]?.state == .stopping }

@@ -20,6 +20,7 @@ public struct FunctionSchedule: Sendable {
     case recall(InvocationID, from: WorkerID)
     /// Answer the invocation with an error.
     case reject(InvocationID, Rejection)
+    /// Start a worker, as soon as its node lets it: `workerStartBegan` says when.
     case startWorker(WorkerID, StartReason)
     /// Ask an idle worker to end. It holds no request.
     case stopWorker(WorkerID, StopReason)
@@ -46,15 +47,33 @@ public struct FunctionSchedule: Sendable {
     case activation
     /// The queue would outlast the start of another worker.
     case queue(length: Int)
+    /// A deploy: `initial-workers` asks for it, or the version before had workers.
+    case initial
     /// `min-workers` asks for it.
     case minimum
     /// `buffer-workers` asks for it.
     case buffer
+    /// The requests in flight, as the windows average them, ask for so many workers.
+    case traffic(wanted: Int, isPanic: Bool)
+    /// A warm window is open.
+    case warmWindow
+    /// A request is expected, as the function's idle times tell.
+    case prewarm
   }
 
   public enum StopReason: Hashable, Sendable {
     /// Idle for longer than `keep-alive`.
     case idle(Duration)
+    /// Idle, and the next request is not expected soon.
+    case unexpected
+    /// Idle, and for `downscale-stabilization` the traffic asked for fewer workers.
+    case traffic(wanted: Int)
+    /// Not started yet, and nobody waits for it any more.
+    case notNeeded
+    /// Idle, and its memory is needed for another function's worker.
+    case reclaimed
+    /// Another function has waited too long for memory: this worker finishes what it has.
+    case yielded
     /// More workers than `max-workers` allows since the policy changed.
     case surplus
     /// Another version has taken over, or the function was deleted.
@@ -63,6 +82,13 @@ public struct FunctionSchedule: Sendable {
     case drainTimeout
     /// The load made no progress for `load-stall-timeout`.
     case stalled
+
+    func isSameKind(as other: StopReason) -> Bool {
+      switch (self, other) {
+      case (.idle, .idle), (.traffic, .traffic): true
+      default: self == other
+      }
+    }
   }
 
   public enum Rejection: Hashable, Sendable {
@@ -100,15 +126,25 @@ public struct FunctionSchedule: Sendable {
 
   struct Worker: Sendable {
     enum State: Hashable, Sendable {
+      /// Its node has not let it start yet.
+      case asked(since: HearthInstant, StartReason)
       case starting(since: HearthInstant, progress: HearthInstant)
       case ready
-      case draining(deadline: HearthInstant)
+      case draining(deadline: HearthInstant, StopReason)
       case stopping
       /// Its process has ended; what it had in flight is still to be reported.
       case gone
 
       var isDraining: Bool {
         if case .draining = self { true } else { false }
+      }
+
+      /// When the start of a worker that is not ready yet began, or was asked for; nil for others.
+      var startBegan: HearthInstant? {
+        switch self {
+        case .asked(let since, _), .starting(let since, _): since
+        case .ready, .draining, .stopping, .gone: nil
+        }
       }
     }
 
@@ -171,6 +207,22 @@ public struct FunctionSchedule: Sendable {
   /// How many requests a worker is sent ahead of the one it has.
   var aheadDepth = 0
   var loadFailures = LoadFailures()
+
+  /// How far the traffic's integral, and with it everything that follows from time, has come.
+  var time = HearthInstant(nanoseconds: 0)
+  var scaler = Scaler()
+  /// When the next look at the pool is due; nil at rest.
+  var nextTick: HearthInstant?
+  /// Since when there has been no request; nil while there is one.
+  var restBegan: HearthInstant?
+  var idleTimes = IdleTimes()
+  /// Unix time less `now`; nil until the shell has said it.
+  var wallOffset: Duration?
+  /// What open warm windows ask for, and until when that holds.
+  var warm: (workers: Int, until: HearthInstant)?
+  var log = DecisionLog()
+  /// Requests sent ahead: those in flight beyond the slots of their workers.
+  var aheadCount = 0
   var nextWake: HearthInstant?
   var actions: [Action] = []
 
@@ -204,47 +256,9 @@ public struct FunctionSchedule: Sendable {
 
   private mutating func count(_ state: Worker.State?, by step: Int) {
     switch state {
-    case .starting: startingCount += step
+    case .asked, .starting: startingCount += step
     case .ready: readyCount += step
     case .draining, .stopping, .gone, nil: break
     }
   }
-}
-
-/// An exponentially weighted mean of durations: recent ones count most.
-struct Estimate: Sendable {
-  /// 0.2: about the last ten samples matter.
-  private static let weight = 0.2
-  private(set) var value: Duration?
-
-  mutating func observe(_ sample: Duration) {
-    guard let value else {
-      self.value = sample
-      return
-    }
-    let mixed = Double(value.nanoseconds) * (1 - Estimate.weight) + Double(sample.nanoseconds) * Estimate.weight
-    self.value = .nanoseconds(Int64(mixed))
-  }
-}
-
-/// What failed starts do to the next ones: pause longer each time, then give the reason to callers at once.
-struct LoadFailures: Sendable {
-  private(set) var count = 0
-  private(set) var reason = ""
-  private(set) var retryAt: HearthInstant?
-
-  var isRemembered: Bool { count >= FunctionSchedule.loadAttemptsMax }
-
-  mutating func record(_ reason: String, now: HearthInstant) {
-    count += 1
-    self.reason = reason
-    let pause =
-      isRemembered
-      ? FunctionSchedule.loadFailureMemory : FunctionSchedule.loadBackoff * Int(1 << (count - 1))
-    retryAt = now.advanced(by: pause)
-  }
-
-  mutating func clear() { self = LoadFailures() }
-
-  func allowsStart(now: HearthInstant) -> Bool { retryAt.map { $0 <= now } ?? true }
 }

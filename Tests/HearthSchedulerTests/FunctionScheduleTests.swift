@@ -205,6 +205,7 @@ struct FunctionScheduleTests {
   func stalledLoad() {
     var schedule = makeSchedule { $0.loadStallTimeout = .seconds(10) }
     _ = schedule.invocationArrived(invocation(1), now: at(0))
+    _ = schedule.workerStartBegan(first, now: at(0))
     schedule.workerProgressed(first, now: at(9_000))
     #expect(schedule.timeReached(now: at(10_000)).effects == [])
     #expect(schedule.timeReached(now: at(19_000)).effects == [.killWorker(first, .stalled)])
@@ -214,6 +215,7 @@ struct FunctionScheduleTests {
   func coldStartTimeout() {
     var schedule = makeSchedule { $0.coldStartTimeout = .seconds(2) }
     _ = schedule.invocationArrived(invocation(1), now: at(0))
+    _ = schedule.workerStartBegan(first, now: at(0))
     #expect(schedule.timeReached(now: at(1_999)).effects == [])
     let late = schedule.timeReached(now: at(2_000)).effects
     #expect(late == [.reject(invocation(1), .coldStartTimeout(.seconds(2)))])
@@ -236,6 +238,7 @@ struct FunctionScheduleTests {
   func abandoned() {
     var schedule = makeSchedule { $0.queueLengthMax = 1 }
     _ = schedule.invocationArrived(invocation(1), now: at(0))
+    _ = schedule.workerStartBegan(first, now: at(0))
     _ = schedule.invocationAbandoned(invocation(1), now: at(1))
     #expect(schedule.queueLength == 0)
     #expect(schedule.invocationArrived(invocation(2), now: at(2)).effects == [])
@@ -275,6 +278,7 @@ struct FunctionScheduleTests {
   func backOff() {
     var schedule = makeSchedule()
     _ = schedule.invocationArrived(invocation(1), now: at(0))
+    _ = schedule.workerStartBegan(first, now: at(0))
     _ = schedule.invocationAbandoned(invocation(1), now: at(1))
     _ = schedule.workerFailedToStart(first, reason: "no", now: at(10))
     let actions = schedule.invocationArrived(invocation(2), now: at(20))

@@ -1,0 +1,39 @@
+import HearthCore
+
+/// An exponentially weighted mean of durations: recent ones count most.
+struct Estimate: Sendable {
+  /// 0.2: about the last ten samples matter.
+  private static let weight = 0.2
+  private(set) var value: Duration?
+
+  mutating func observe(_ sample: Duration) {
+    guard let value else {
+      self.value = sample
+      return
+    }
+    let mixed = Double(value.nanoseconds) * (1 - Estimate.weight) + Double(sample.nanoseconds) * Estimate.weight
+    self.value = .nanoseconds(Int64(mixed))
+  }
+}
+
+/// What failed starts do to the next ones: pause longer each time, then give the reason to callers at once.
+struct LoadFailures: Sendable {
+  private(set) var count = 0
+  private(set) var reason = ""
+  private(set) var retryAt: HearthInstant?
+
+  var isRemembered: Bool { count >= FunctionSchedule.loadAttemptsMax }
+
+  mutating func record(_ reason: String, now: HearthInstant) {
+    count += 1
+    self.reason = reason
+    let pause =
+      isRemembered
+      ? FunctionSchedule.loadFailureMemory : FunctionSchedule.loadBackoff * Int(1 << (count - 1))
+    retryAt = now.advanced(by: pause)
+  }
+
+  mutating func clear() { self = LoadFailures() }
+
+  func allowsStart(now: HearthInstant) -> Bool { retryAt.map { $0 <= now } ?? true }
+}

@@ -1,0 +1,131 @@
+import HearthCore
+
+/// What follows from the passing of time: rest, idle times, wake-ups.
+extension FunctionSchedule {
+  /// Brings the traffic's integral up to now. Every fact begins with it.
+  mutating func elapse(to now: HearthInstant) {
+    scaler.meter.elapse(level: demand, to: now)
+    time = max(time, now)
+  }
+
+  /// The requests that workers are needed for: those that take a slot, and those that wait.
+  ///
+  /// What waits for a worker that is starting counts up to its slots, so that a slow start does not ask for more of the
+  /// same; and what waits for less than any start takes does not count at all.
+  var demand: Double {
+    let running = inFlightCount - aheadCount
+    guard !queue.isEmpty else { return Double(running) }
+    if startingCount > 0 { return Double(running + min(queue.count, startingCount * policy.concurrencyMax)) }
+    let slots = max(1, readyCount * policy.concurrencyMax)
+    let wait = (serviceEstimate.value ?? FunctionSchedule.startTimeFloor) * queue.count / slots
+    return Double(running + (wait >= FunctionSchedule.startTimeFloor ? queue.count : 0))
+  }
+
+  var isAtRest: Bool { inFlightCount == 0 && queue.isEmpty }
+
+  /// A request comes: a rest ends, and its length is learned.
+  mutating func endRest(now: HearthInstant) {
+    if let began = restBegan {
+      idleTimes.observe(began.duration(to: now), now: now)
+      restBegan = nil
+    }
+    guard nextTick == nil else { return }
+    scaler.restart(now: now)
+    nextTick = now.advanced(by: policy.tick)
+    scheduleWake(nextTick!)
+  }
+
+  /// After every fact: notices that there is no request any more.
+  mutating func noteRest() {
+    guard isAtRest else {
+      restBegan = nil
+      return
+    }
+    guard restBegan == nil, !isRetired else { return }
+    restBegan = time
+    if policy.keepAlive.learns { idleTimes.plan(policy, now: time) }
+    scheduleRestWake(now: time)
+  }
+
+  /// How long the function has had no request; nil while it has one.
+  func rest(now: HearthInstant) -> Duration? { restBegan.map { $0.duration(to: now) } }
+
+  // Wake-ups: asked for when an instant lies before the one already asked for.
+
+  mutating func scheduleWake(_ instant: HearthInstant) {
+    if let nextWake, nextWake <= instant { return }
+    nextWake = instant
+    actions.append(.wake(instant))
+  }
+
+  /// How long a surplus worker is kept; nil: always.
+  var surplusKeepAlive: Duration? {
+    switch policy.keepAlive {
+    case .fixed(let duration): duration
+    case .adaptive, .cost: policy.coldStartCost
+    case .forever: nil
+    }
+  }
+
+  mutating func scheduleIdleWake(_ id: WorkerID) {
+    guard let keepAlive = surplusKeepAlive, let worker = workers[id], worker.inFlight.isEmpty,
+      poolSize > policy.workersMin
+    else { return }
+    scheduleWake(worker.idleSince.advanced(by: keepAlive))
+  }
+
+  /// When the plan for this rest says something else than now: a worker less, or one more, in time for its start.
+  mutating func scheduleRestWake(now: HearthInstant) {
+    guard policy.keepAlive.learns, let began = restBegan else { return }
+    let rest = began.duration(to: now)
+    if poolSize > 0, let end = idleTimes.current.end(after: rest) { scheduleWake(began.advanced(by: end)) }
+    let lead = startEstimate.value ?? .zero
+    if let beginning = idleTimes.current.beginning(after: rest + lead) {
+      scheduleWake(began.advanced(by: beginning - lead))
+    }
+  }
+
+  /// Asks for the earliest instant at which something may be due.
+  mutating func scheduleNextWake(now: HearthInstant) {
+    if let head = queue.first { scheduleWake(head.arrival.advanced(by: policy.coldStartTimeout)) }
+    for (id, worker) in workers {
+      switch worker.state {
+      case .starting(_, let progress): scheduleWake(max(progress.advanced(by: policy.loadStallTimeout), soon(now)))
+      case .draining(let deadline, _): scheduleWake(max(deadline, soon(now)))
+      case .ready:
+        // A worker past its keep-alive is kept by min-workers or the buffer: what frees it wakes the schedule.
+        if let keepAlive = surplusKeepAlive, worker.idleSince.advanced(by: keepAlive) > now { scheduleIdleWake(id) }
+      case .asked, .stopping, .gone: break
+      }
+    }
+    if let nextTick { scheduleWake(nextTick) }
+    if let until = scaler.panicUntil, until > now, poolSize > 0 { scheduleWake(until) }
+    if let warm, !policy.warmWindows.isEmpty, !isRetired { scheduleWake(max(warm.until, soon(now))) }
+    scheduleRestWake(now: now)
+    let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < policy.workersMin
+    if let retryAt = loadFailures.retryAt, wantsStart, retryAt > now { scheduleWake(retryAt) }
+  }
+
+  /// A killed worker's end is reported by the shell; look again in a while in case it is not.
+  private func soon(_ now: HearthInstant) -> HearthInstant { now.advanced(by: .seconds(1)) }
+
+  // Warm windows.
+
+  /// 60 s: how soon a step of the wall clock is noticed.
+  private static let wallClockPatience = Duration.seconds(60)
+
+  /// Workers that open warm windows ask for.
+  mutating func warmWorkers(now: HearthInstant) -> Int {
+    guard !policy.warmWindows.isEmpty, let time = unixTime(now) else { return 0 }
+    if let warm, now < warm.until { return warm.workers }
+    let states = policy.warmWindows.map { ($0.workers, $0.state(at: time)) }
+    let workers = states.lazy.filter(\.1.isOpen).map(\.0).max() ?? 0
+    let change = states.compactMap(\.1.until).min().map { Duration.seconds($0 - time) } ?? .seconds(3_600)
+    warm = (workers, now.advanced(by: min(max(change, .seconds(1)), FunctionSchedule.wallClockPatience)))
+    return workers
+  }
+
+  private func unixTime(_ now: HearthInstant) -> Int64? {
+    wallOffset.map { CivilDate.floorDivide((.nanoseconds(now.nanoseconds) + $0).nanoseconds, 1_000_000_000) }
+  }
+}

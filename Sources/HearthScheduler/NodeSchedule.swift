@@ -1,0 +1,271 @@
+import HearthCore
+
+/// Every decision about one node's memory and starts: which of the workers that functions ask for may start now, and
+/// when idle or even busy ones have to make room. A pure value like `FunctionSchedule`.
+///
+/// What holds after every fact:
+/// - the bytes of granted workers are within the budget when they are granted;
+/// - of the workers granted within the last `startTime`, at most `startsMax` are still starting;
+/// - asks that have waited for `patience` are granted in the order they came, whatever comes after them.
+public struct NodeSchedule: Sendable {
+  /// Why a worker is asked for, most urgent first.
+  public enum Urgency: Int, Comparable, Sendable {
+    /// A request waits.
+    case demand
+    /// The policy wants it: `min-workers`, a buffer, a window.
+    case policy
+    /// A request is expected. Takes free memory only.
+    case prewarm
+
+    public static func < (left: Urgency, right: Urgency) -> Bool { left.rawValue < right.rawValue }
+  }
+
+  public enum Action: Hashable, Sendable {
+    /// Start the worker now.
+    case grant(WorkerID)
+    /// The worker can never start: it is larger than the whole budget.
+    case refuse(WorkerID, bytes: Int64)
+    /// Stop idle workers that hold this much in all, as `victims` chooses them.
+    case reclaim(Int64)
+    /// Let a worker of the first of these functions that has one to spare finish its requests and stop.
+    case yield([FunctionName])
+    /// Call `timeReached` at this instant.
+    case wake(HearthInstant)
+  }
+
+  /// A worker that could be stopped, as its function sees it.
+  public struct Candidate: Sendable {
+    public let id: WorkerID
+    public let idle: Duration
+    public let bytes: Int64
+
+    public init(id: WorkerID, idle: Duration, bytes: Int64) {
+      self.id = id
+      self.idle = idle
+      self.bytes = bytes
+    }
+  }
+
+  private struct Ask {
+    let id: WorkerID
+    let function: FunctionName
+    let urgency: Urgency
+    let asked: HearthInstant
+  }
+
+  private struct Grant {
+    let function: FunctionName
+    var bytes: Int64
+    let at: HearthInstant
+    /// Whether it counts against `startsMax`.
+    var isStarting = true
+    /// Whether it was told to make room.
+    var isLeaving = false
+  }
+
+  /// 256 MiB: a worker's memory until one of its function has been measured, where nothing is declared.
+  public static let bytesUnknown: Int64 = 256 << 20
+  /// 30 s: how long an ask is passed over before its turn comes regardless, and before others must make room for it.
+  public static let patience = Duration.seconds(30)
+  /// 2 s: for how long a start counts. Later it mostly waits for a disk or a device, and must not keep others away.
+  static let startTime = Duration.seconds(2)
+  /// 100 ms: how often busy workers are looked at again while something waits for memory.
+  static let retry = Duration.milliseconds(100)
+
+  public let memory: Int64
+  public let startsMax: Int
+  private var asks: [Ask] = []
+  private var grants: [WorkerID: Grant] = [:]
+  private var startingBy: [FunctionName: Int] = [:]
+  /// The largest worker of each function that was measured.
+  private var measured: [FunctionName: Int64] = [:]
+  private var declared: [FunctionName: Int64] = [:]
+  public private(set) var granted: Int64 = 0
+  public private(set) var startingCount = 0
+  private var yielded: HearthInstant?
+  private var nextWake: HearthInstant?
+
+  /// - Parameters:
+  ///   - memory: bytes that workers may use in all.
+  ///   - startsMax: workers that may be starting at once.
+  public init(memory: Int64, startsMax: Int) {
+    self.memory = memory
+    self.startsMax = startsMax
+  }
+
+  public var waitingCount: Int { asks.count }
+
+  /// What a worker of the function takes: as measured, else as declared, else a guess.
+  public func expectedBytes(_ function: FunctionName) -> Int64 {
+    measured[function] ?? declared[function] ?? NodeSchedule.bytesUnknown
+  }
+
+  public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
+
+  // Facts.
+
+  public mutating func startAsked(
+    _ id: WorkerID, of function: FunctionName, declared bytes: Int64?, _ urgency: Urgency, now: HearthInstant
+  ) -> [Action] {
+    if let bytes { declared[function] = bytes }
+    asks.append(Ask(id: id, function: function, urgency: urgency, asked: now))
+    return pump(now: now)
+  }
+
+  /// A granted worker is ready: others may start.
+  public mutating func workerBecameReady(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    endStart(id)
+    return pump(now: now)
+  }
+
+  /// A worker is gone, failed to start, or is not asked for any more.
+  public mutating func workerEnded(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    asks.removeAll { $0.id == id }
+    endStart(id)
+    if let grant = grants.removeValue(forKey: id) {
+      granted -= grant.bytes
+      if grant.isLeaving { yielded = nil }
+    }
+    return pump(now: now)
+  }
+
+  /// A worker's memory was measured. It counts from now on, for this one and for those to come.
+  public mutating func workerMeasured(_ id: WorkerID, bytes: Int64, now: HearthInstant) -> [Action] {
+    guard let grant = grants[id] else { return [] }
+    measured[grant.function] = max(bytes, measured[grant.function] ?? 0)
+    granted += bytes - grant.bytes
+    grants[id]!.bytes = bytes
+    let excess = granted - leavingBytes - memory
+    return (excess > 0 ? [.reclaim(excess)] : []) + pump(now: now)
+  }
+
+  /// A worker was told to make room.
+  public mutating func workerLeaves(_ id: WorkerID) { grants[id]?.isLeaving = true }
+
+  public mutating func timeReached(now: HearthInstant) -> [Action] {
+    nextWake = nil
+    return pump(now: now)
+  }
+
+  private mutating func endStart(_ id: WorkerID) {
+    guard let grant = grants[id], grant.isStarting else { return }
+    grants[id]!.isStarting = false
+    startingCount -= 1
+    startingBy[grant.function, default: 1] -= 1
+  }
+
+  // Decisions.
+
+  private var leavingBytes: Int64 { grants.values.reduce(0) { $0 + ($1.isLeaving ? $1.bytes : 0) } }
+
+  /// Grants what may start, in order of turn, and asks for room for what may not.
+  private mutating func pump(now: HearthInstant) -> [Action] {
+    guard !asks.isEmpty else { return [] }
+    expireStarts(now: now)
+    var actions: [Action] = []
+    var isBlocked = false
+    asks = asks.sorted { precedes($0, $1, now: now) }
+    var index = 0
+    while index < asks.count, !isBlocked {
+      let ask = asks[index]
+      let bytes = expectedBytes(ask.function)
+      if bytes > memory {
+        asks.remove(at: index)
+        actions.append(.refuse(ask.id, bytes: bytes))
+      } else if startingCount >= startsMax {
+        let oldest = grants.values.lazy.filter(\.isStarting).map(\.at).min() ?? now
+        wake(at: oldest.advanced(by: NodeSchedule.startTime), &actions)
+        break
+      } else if granted + bytes <= memory {
+        asks.remove(at: index)
+        grant(ask, bytes, now: now)
+        actions.append(.grant(ask.id))
+        // One more start of this function changes whose turn it is.
+        asks = asks.sorted { precedes($0, $1, now: now) }
+        index = 0
+      } else if ask.urgency == .prewarm {
+        index += 1
+      } else {
+        actions += makeRoom(for: ask, bytes, now: now)
+        // A small one may pass, until the large one has waited long enough.
+        isBlocked = isDue(ask, now: now)
+        index += 1
+      }
+    }
+    return actions
+  }
+
+  private mutating func grant(_ ask: Ask, _ bytes: Int64, now: HearthInstant) {
+    grants[ask.id] = Grant(function: ask.function, bytes: bytes, at: now)
+    granted += bytes
+    startingCount += 1
+    startingBy[ask.function, default: 0] += 1
+  }
+
+  private func isDue(_ ask: Ask, now: HearthInstant) -> Bool {
+    ask.urgency == .demand && ask.asked.duration(to: now) >= NodeSchedule.patience
+  }
+
+  /// Whose turn is first: those that have waited too long in the order they came, then by urgency, then functions with
+  /// the fewest starts under way, then in the order they came.
+  private func precedes(_ left: Ask, _ right: Ask, now: HearthInstant) -> Bool {
+    let (leftIsDue, rightIsDue) = (isDue(left, now: now), isDue(right, now: now))
+    if leftIsDue != rightIsDue { return leftIsDue }
+    if !leftIsDue {
+      if left.urgency != right.urgency { return left.urgency < right.urgency }
+      let (leftStarts, rightStarts) = (startingBy[left.function] ?? 0, startingBy[right.function] ?? 0)
+      if leftStarts != rightStarts { return leftStarts < rightStarts }
+    }
+    return left.asked == right.asked ? left.id < right.id : left.asked < right.asked
+  }
+
+  /// Asks for idle workers to stop, and, for a request that has waited too long, for a busy one to finish and stop.
+  private mutating func makeRoom(for ask: Ask, _ bytes: Int64, now: HearthInstant) -> [Action] {
+    var actions: [Action] = []
+    let missing = granted + bytes - memory - leavingBytes
+    if missing > 0 {
+      actions.append(.reclaim(missing))
+      let mayYield = yielded.map { $0.duration(to: now) >= NodeSchedule.patience } ?? true
+      if isDue(ask, now: now), mayYield {
+        yielded = now
+        actions.append(.yield(largestHolders(except: ask.function)))
+      }
+    }
+    wake(at: now.advanced(by: NodeSchedule.retry), &actions)
+    return actions
+  }
+
+  private mutating func wake(at instant: HearthInstant, _ actions: inout [Action]) {
+    if let nextWake, nextWake <= instant { return }
+    nextWake = instant
+    actions.append(.wake(instant))
+  }
+
+  private mutating func expireStarts(now: HearthInstant) {
+    guard startingCount >= startsMax else { return }
+    for (id, grant) in grants where grant.isStarting && grant.at.duration(to: now) >= NodeSchedule.startTime {
+      endStart(id)
+    }
+  }
+
+  private func largestHolders(except asking: FunctionName) -> [FunctionName] {
+    var bytes: [FunctionName: Int64] = [:]
+    for grant in grants.values where !grant.isStarting && !grant.isLeaving && grant.function != asking {
+      bytes[grant.function, default: 0] += grant.bytes
+    }
+    return bytes.keys.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
+  }
+
+  /// The workers to stop for this much memory: those idle for longest, as many as it takes; none if all together do not
+  /// suffice.
+  public static func victims(among candidates: [Candidate], bytes: Int64) -> [WorkerID] {
+    var missing = bytes
+    var chosen: [WorkerID] = []
+    for candidate in candidates.sorted(by: { ($0.idle, $1.id) > ($1.idle, $0.id) }) {
+      guard missing > 0 else { break }
+      missing -= candidate.bytes
+      chosen.append(candidate.id)
+    }
+    return missing > 0 ? [] : chosen
+  }
+}
