@@ -66,6 +66,7 @@ let package = Package(
     module("HearthBundle", ["HearthCore", "HearthYAML", "HearthTransfer", "CPlatform", "CZstd", "CCrypto"]),
     module("HearthStore", ["HearthCore", grdb]),
     module("HearthScheduler", ["HearthCore", deque]),
+    module("HearthReplay", ["HearthCore", "HearthScheduler"]),
     module(
       "HearthWorker",
       [
@@ -99,7 +100,8 @@ let package = Package(
     .executableTarget(
       name: "HearthCLI",
       dependencies: [
-        "HearthCore", "HearthConfiguration", "HearthBundle", "HearthTransfer", "HearthServer", argumentParser,
+        "HearthCore", "HearthConfiguration", "HearthBundle", "HearthReplay", "HearthTransfer", "HearthServer",
+        argumentParser,
       ],
       swiftSettings: strict),
 
@@ -114,6 +116,7 @@ let package = Package(
     .testTarget(
       name: "HearthHTTP1Tests", dependencies: ["HearthCore", "HearthHTTP1", "HTTP1Differential", nioCore],
       exclude: ["corpus.jsonl"], swiftSettings: strict),
+    tests("HearthReplayTests", ["HearthCore", "HearthScheduler", "HearthReplay"]),
     tests("HearthWorkerProtocolTests", ["HearthCore", "HearthWorkerProtocol", nioCore]),
     tests("HearthTidyTests", ["HearthCore", "HearthConfiguration"]),
   ]

@@ -117,6 +117,8 @@ extension ErrorCode {
   public static let environmentFailed = ErrorCode("environment_failed", 422)
   /// A knob's name or value is not valid.
   public static let policyInvalid = ErrorCode("policy_invalid", 422)
+  /// A file given to `hearth replay` is not a trace.
+  public static let traceInvalid = ErrorCode("trace_invalid", 422)
   /// The bundle asks for something that this gateway's machine does not have.
   public static let resourceUnavailable = ErrorCode("resource_unavailable", 422)
 }
@@ -149,7 +151,8 @@ extension ErrorCode {
     nameInvalid, digestInvalid, specMissing, specInvalid, specFileMissing, archiveTruncated, archiveCorrupt,
     archiveAbsolutePath, archiveParentPath, archiveLink, archiveSpecialFile, archiveDuplicatePath, archivePathInvalid,
     archiveTooManyFiles, archiveTooLarge, archiveRatio, archiveDigestMismatch, archiveManifestInvalid, blobMissing,
-    blobDigestMismatch, bundleNotFound, sourceFailed, environmentFailed, policyInvalid, resourceUnavailable,
+    blobDigestMismatch, bundleNotFound, sourceFailed, environmentFailed, policyInvalid, traceInvalid,
+    resourceUnavailable,
     unauthorized, adminRequestInvalid, adminRouteNotFound, configurationInvalid, gatewayUnreachable, fileUnusable,
     internalError,
   ]

@@ -68,7 +68,9 @@ struct ChunkedDecoder {
   static let trailersMax = 8 * 1024
 
   /// Fields that a trailer must not have (RFC 9110, section 6.5.1).
-  private static let framingNames: Set<String> = ["transfer-encoding", "content-length"]
+  private static let framingNames: Set<String> = [
+    "transfer-encoding", "content-length", "connection", "keep-alive", "proxy-connection", "upgrade",
+  ]
 
   private enum State {
     case size
@@ -103,7 +105,7 @@ struct ChunkedDecoder {
           throw malformed("a trailer field has no valid name")
         }
         guard !ChunkedDecoder.framingNames.contains(String(decoding: name, as: UTF8.self).lowercased()) else {
-          throw malformed("a trailer field delimits the message")
+          throw malformed("a trailer field says how to read the message or what becomes of its connection")
         }
         state = .trailers(used: used + line.readableBytes + 2)
       }

@@ -59,6 +59,15 @@ public struct FunctionSchedule: Sendable {
     case warmWindow
     /// A request is expected, as the function's idle times tell.
     case prewarm
+
+    /// How urgent the start is to the node.
+    public var urgency: NodeSchedule.Urgency {
+      switch self {
+      case .activation, .queue, .traffic, .initial: .demand
+      case .minimum, .buffer, .warmWindow: .policy
+      case .prewarm: .prewarm
+      }
+    }
   }
 
   public enum StopReason: Hashable, Sendable {

@@ -94,6 +94,8 @@ public struct NodeSchedule: Sendable {
   }
 
   public var waitingCount: Int { asks.count }
+  /// Workers starting and started.
+  public var workerCount: Int { grants.count }
 
   /// What a worker of the function takes: as measured, else as declared, else a guess.
   public func expectedBytes(_ function: FunctionName) -> Int64 {

@@ -32,6 +32,7 @@ private enum House {
     "HearthBundle": ["HearthCore", "HearthYAML", "HearthTransfer", "CPlatform", "CZstd", "CCrypto", "Foundation"],
     "HearthStore": ["HearthCore", "GRDB", "Foundation"],
     "HearthScheduler": ["HearthCore", "DequeModule"],
+    "HearthReplay": ["HearthCore", "HearthScheduler", "Foundation"],
     "HearthWorker": [
       "HearthCore", "HearthHTTP1", "HearthWorkerProtocol", "CPlatform", "NIOCore", "NIOPosix",
       "NIOConcurrencyHelpers", "Logging", "Foundation",
@@ -54,7 +55,8 @@ private enum House {
       "HearthHTTP", "HearthAdmin", "NIOCore", "NIOPosix", "ServiceLifecycle", "Logging", "Foundation",
     ],
     "HearthCLI": [
-      "HearthCore", "HearthConfiguration", "HearthBundle", "HearthTransfer", "HearthServer", "ArgumentParser",
+      "HearthCore", "HearthConfiguration", "HearthBundle", "HearthReplay", "HearthTransfer", "HearthServer",
+      "ArgumentParser",
       "Foundation",
     ],
     "HearthTestSupport": ["HearthCore", "HearthBundle", "Foundation"],

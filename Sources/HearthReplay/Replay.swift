@@ -1,0 +1,262 @@
+import HearthCore
+import HearthScheduler
+
+/// A trace run against the schedules of a gateway in virtual time: the same values decide, and only workers, clients and
+/// the clock are simulated.
+public struct Replay {
+  public struct Options: Sendable {
+    /// How long a worker takes from its start until it is ready.
+    public var startTime = Duration.seconds(1)
+    /// What a worker takes where the trace does not say.
+    public var workerMemory = ByteSize.gib(1)
+    /// What all workers may take together; nil is no limit.
+    public var workersMemory: ByteSize?
+    /// How many workers may be starting at once; nil is no limit.
+    public var startsMax: Int?
+    /// Into how many parts of equal length the report's timeline cuts the trace.
+    public var timelineParts = 240
+
+    public init() {}
+  }
+
+  enum Event {
+    case finish(Int32, WorkerID)
+    case ready(WorkerID)
+    case wake(Int)
+    case wakeNode
+  }
+
+  struct Function {
+    var schedule: FunctionSchedule
+    let name: FunctionName
+    let bytes: Int64
+    var wakeAt: HearthInstant?
+    var outcome = ReplayReport.Function()
+  }
+
+  struct Worker {
+    let function: Int
+    var isReady = false
+    var running = 0
+    var since: HearthInstant
+  }
+
+  /// A million numbers for each function's workers, as the gateway does.
+  static let workerNumberStride: UInt64 = 1_000_000
+
+  let trace: Trace
+  let options: Options
+  var functions: [Function]
+  var workers: [WorkerID: Worker] = [:]
+  var node: NodeSchedule
+  var nodeWakeAt: HearthInstant?
+  var events = EventQueue<Event>()
+  var now = HearthInstant(nanoseconds: 0)
+  var report: ReplayReport
+  var timeline: Timeline
+
+  init(_ trace: Trace, _ policy: FunctionPolicy, _ options: Options) {
+    self.trace = trace
+    self.options = options
+    functions = trace.functions.enumerated().map { index, function in
+      let first = UInt64(index) * Replay.workerNumberStride + 1
+      return Function(
+        schedule: FunctionSchedule(policy: policy, startMode: .spawn, firstWorker: first),
+        // The trace's own names may be any text; the schedules only tell them apart.
+        name: try! FunctionName("f\(index)"), bytes: (function.memory ?? options.workerMemory).bytes)
+    }
+    node = NodeSchedule(
+      memory: options.workersMemory?.bytes ?? Int64.max / 4, startsMax: options.startsMax ?? Int.max)
+    report = ReplayReport()
+    timeline = Timeline(length: trace.length, parts: options.timelineParts)
+  }
+
+  /// Runs a trace under a policy.
+  ///
+  /// - Parameter progress: told from time to time which share is done.
+  public static func run(
+    _ trace: Trace, _ policy: FunctionPolicy, _ options: Options = Options(), progress: (Double) -> Void = { _ in }
+  ) -> ReplayReport {
+    var replay = Replay(trace, policy, options)
+    return replay.run(progress)
+  }
+
+  private mutating func run(_ progress: (Double) -> Void) -> ReplayReport {
+    let end = HearthInstant(nanoseconds: trace.length.nanoseconds)
+    for index in functions.indices { activate(index) }
+    var arrived = 0
+    while true {
+      let arrival = arrived < trace.arrivals.count ? trace.arrivals[arrived].at : nil
+      let next = [arrival, events.nextAt].compactMap { $0 }.min()
+      guard let next, next <= end else { break }
+      now = max(now, next)
+      // At one instant what ends goes first: its worker may take what arrives.
+      if let at = events.nextAt, at <= arrival ?? end {
+        perform(events.removeFirst())
+      } else {
+        arrive(arrived)
+        arrived += 1
+        if arrived % 65_536 == 0 { progress(Double(arrived) / Double(trace.arrivals.count)) }
+      }
+    }
+    now = end
+    for id in workers.keys { account(id) }
+    progress(1)
+    return finish()
+  }
+
+  private mutating func activate(_ index: Int) {
+    if let beginning = trace.beginning { functions[index].schedule.wallClockRead(offset: beginning) }
+    let policy = functions[index].schedule.policy
+    take(functions[index].schedule.activated(workers: policy.workersInitial ?? 0, now: now), index)
+  }
+
+  private mutating func arrive(_ number: Int) {
+    let index = Int(trace.arrivals[number].function)
+    functions[index].outcome.requests += 1
+    timeline.addRequest(at: now)
+    take(functions[index].schedule.invocationArrived(InvocationID(UInt64(number)), now: now), index)
+  }
+
+  private mutating func perform(_ event: Event) {
+    switch event {
+    case .finish(let number, let worker):
+      account(worker)
+      workers[worker]!.running -= 1
+      let index = workers[worker]!.function
+      let id = InvocationID(UInt64(number))
+      take(functions[index].schedule.invocationFinished(id, on: worker, now: now), index)
+    case .ready(let id):
+      guard let index = workers[id]?.function else { return }
+      account(id)
+      workers[id]!.isReady = true
+      take(functions[index].schedule.workerBecameReady(id, now: now), index)
+      take(node.workerBecameReady(id, now: now))
+    case .wake(let index):
+      guard let at = functions[index].wakeAt, at <= now else { return }
+      functions[index].wakeAt = nil
+      take(functions[index].schedule.timeReached(now: now), index)
+    case .wakeNode:
+      guard let at = nodeWakeAt, at <= now else { return }
+      nodeWakeAt = nil
+      take(node.timeReached(now: now))
+    }
+  }
+
+  private mutating func take(_ actions: [FunctionSchedule.Action], _ index: Int) {
+    for action in actions {
+      switch action {
+      case .run(let id, let worker, let kind): run(id, worker, kind, index)
+      case .reject(let id, _): refuse(id, index)
+      case .startWorker(let id, let reason): ask(id, reason, index)
+      case .stopWorker(let id, _), .killWorker(let id, _): end(id, index)
+      case .wake(let instant):
+        if let at = functions[index].wakeAt, at <= instant { continue }
+        functions[index].wakeAt = instant
+        events.add(.wake(index), at: max(instant, now))
+      case .sendAhead, .recall: preconditionFailure("simulated workers take nothing ahead")
+      }
+    }
+  }
+
+  private mutating func run(_ id: InvocationID, _ worker: WorkerID, _ kind: FunctionSchedule.StartKind, _ index: Int) {
+    account(worker)
+    workers[worker]!.running += 1
+    let arrival = trace.arrivals[Int(id.rawValue)]
+    if kind == .cold {
+      functions[index].outcome.cold += 1
+      timeline.addColdStart(at: now)
+    }
+    report.addWait(arrival.at.duration(to: now))
+    events.add(.finish(Int32(id.rawValue), worker), at: now.advanced(by: .nanoseconds(arrival.duration)))
+  }
+
+  private mutating func refuse(_ id: InvocationID, _ index: Int) {
+    functions[index].outcome.refused += 1
+  }
+
+  // Workers and their node.
+
+  private mutating func ask(_ id: WorkerID, _ reason: FunctionSchedule.StartReason, _ index: Int) {
+    report.starts += 1
+    if reason == .prewarm { report.prewarms += 1 }
+    workers[id] = Worker(function: index, since: now)
+    let function = functions[index]
+    take(node.startAsked(id, of: function.name, declared: function.bytes, reason.urgency, now: now))
+  }
+
+  private mutating func end(_ id: WorkerID, _ index: Int) {
+    account(id)
+    workers[id] = nil
+    take(functions[index].schedule.workerExited(id, now: now), index)
+    take(node.workerEnded(id, now: now))
+  }
+
+  private mutating func take(_ actions: [NodeSchedule.Action]) {
+    for action in actions {
+      switch action {
+      case .grant(let id):
+        guard let index = workers[id]?.function else { continue }
+        account(id)
+        timeline.addWorker(at: now)
+        report.noteAlive(node.workerCount)
+        take(functions[index].schedule.workerStartBegan(id, now: now), index)
+        events.add(.ready(id), at: now.advanced(by: options.startTime))
+      case .refuse(let id, _):
+        guard let index = workers[id]?.function else { continue }
+        workers[id] = nil
+        take(
+          functions[index].schedule.workerFailedToStart(id, reason: "it is larger than the node", now: now), index)
+      case .reclaim(let bytes): reclaim(bytes)
+      case .yield(let names): yield(names)
+      case .wake(let instant):
+        if let at = nodeWakeAt, at <= instant { continue }
+        nodeWakeAt = instant
+        events.add(.wakeNode, at: max(instant, now))
+      }
+    }
+  }
+
+  private mutating func reclaim(_ bytes: Int64) {
+    var candidates: [NodeSchedule.Candidate] = []
+    for index in functions.indices where functions[index].schedule.workerCount > 0 {
+      candidates += functions[index].schedule.reclaimable(now: now).map {
+        NodeSchedule.Candidate(id: $0.id, idle: $0.idle, bytes: node.bytes(of: $0.id))
+      }
+    }
+    for id in NodeSchedule.victims(among: candidates, bytes: bytes) {
+      guard let index = workers[id]?.function else { continue }
+      node.workerLeaves(id)
+      report.reclaimed += 1
+      take(functions[index].schedule.workerReclaimed(id, now: now), index)
+    }
+  }
+
+  private mutating func yield(_ names: [FunctionName]) {
+    for name in names {
+      guard let index = functions.firstIndex(where: { $0.name == name }),
+        let (worker, actions) = functions[index].schedule.workerYielded(now: now)
+      else { continue }
+      node.workerLeaves(worker)
+      return take(actions, index)
+    }
+  }
+
+  /// Books what a worker did since it was last looked at.
+  private mutating func account(_ id: WorkerID) {
+    guard let worker = workers[id] else { return }
+    workers[id]!.since = now
+    guard now > worker.since, node.bytes(of: id) > 0 else { return }
+    let time = worker.since.duration(to: now).seconds
+    report.book(time: time, bytes: functions[worker.function].bytes, isIdle: worker.isReady && worker.running == 0)
+    timeline.book(from: worker.since, to: now)
+  }
+
+  private func finish() -> ReplayReport {
+    var report = report
+    report.length = trace.length
+    report.functions = functions.map(\.outcome)
+    report.timeline = timeline
+    return report
+  }
+}
