@@ -86,8 +86,8 @@ let package = Package(
     module(
       "HearthAdmin",
       [
-        "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", hummingbird, lifecycle, nioCore,
-        nioFoundation, nioPosix, logging,
+        "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", "HearthScheduler", hummingbird,
+        lifecycle, nioCore, nioFoundation, nioPosix, logging,
       ]),
 
     // Shells.

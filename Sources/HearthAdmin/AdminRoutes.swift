@@ -33,11 +33,13 @@ struct AdminRoutes {
     api.get("functions/:name/versions") { _, context in try versions(name(context)) }
     api.get("functions/:name/policy") { _, context in try policy(name(context)) }
     api.patch("functions/:name/policy", use: changePolicy)
+    api.get("functions/:name/decisions", use: decisions)
+    api.get("functions/:name/trace", use: trace)
     api.get("functions/:name/logs", use: logs)
     api.get("workers") { _, _ in registry.endpoints.flatMap(workers) }
   }
 
-  private func name(_ context: BasicRequestContext) throws -> FunctionName {
+  func name(_ context: BasicRequestContext) throws -> FunctionName {
     try FunctionName(context.parameters.require("name"))
   }
 
@@ -148,25 +150,6 @@ struct AdminRoutes {
     }
   }
 
-  private func policy(_ name: FunctionName) throws -> [KnobView] {
-    let function = try registry.known(name)
-    guard let endpoint = registry.endpoint(name) else { return [] }
-    let policy = endpoint.policy
-    return PolicyKnob.all.map { knob in
-      let isWritten = endpoint.version.spec.policyKeys.contains(knob.name)
-      let source = function.overrides[knob.name] != nil ? "live" : isWritten ? "function.yaml" : "default"
-      return KnobView(
-        name: knob.name, value: knob.read(policy), source: source, expected: knob.unit, meaning: knob.meaning)
-    }
-  }
-
-  @Sendable private func changePolicy(_ request: Request, _ context: BasicRequestContext) async throws -> [KnobView] {
-    let name = try name(context)
-    let changes: [String: String?] = try await decode(request, context)
-    try await registry.setPolicy(name, changes)
-    return try policy(name)
-  }
-
   // Logs.
 
   /// The last `lines` lines of the log as text; with `follow=true` also what comes after, until the caller leaves.
@@ -196,7 +179,7 @@ struct AdminRoutes {
       })
   }
 
-  private func decode<Value: Decodable>(_ request: Request, _ context: BasicRequestContext) async throws -> Value {
+  func decode<Value: Decodable>(_ request: Request, _ context: BasicRequestContext) async throws -> Value {
     // 4 MiB: the digests of 50,000 blobs.
     let body = try await request.body.collect(upTo: 4 << 20)
     do {

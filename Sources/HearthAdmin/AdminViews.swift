@@ -50,6 +50,8 @@ struct WorkerView: ResponseEncodable {
   let pid: Int32?
   let idleSeconds: Double?
   let note: String?
+  /// Its processes' proportional set size; nil until it was measured.
+  let memoryBytes: Int64?
 
   init(_ view: FunctionEndpoint.WorkerView, of endpoint: FunctionEndpoint) {
     worker = view.snapshot.id.description
@@ -60,6 +62,7 @@ struct WorkerView: ResponseEncodable {
     pid = view.pid
     idleSeconds = view.snapshot.idle?.seconds
     note = view.note
+    memoryBytes = view.memory?.bytes
   }
 }
 

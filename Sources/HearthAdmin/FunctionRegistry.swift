@@ -10,14 +10,18 @@ public actor FunctionRegistry {
   private let store: FunctionStore
   private let preparer: VersionPreparer
   private let dispatcher: Dispatcher
+  private let arrivals: ArrivalLog
   private let logger: Logger
   private var changing: Set<FunctionName> = []
   private var waiting: [FunctionName: [CheckedContinuation<Void, Never>]] = [:]
 
-  public init(store: FunctionStore, preparer: VersionPreparer, dispatcher: Dispatcher, logger: Logger) {
+  public init(
+    store: FunctionStore, preparer: VersionPreparer, dispatcher: Dispatcher, arrivals: ArrivalLog, logger: Logger
+  ) {
     self.store = store
     self.preparer = preparer
     self.dispatcher = dispatcher
+    self.arrivals = arrivals
     self.logger = logger
   }
 
@@ -66,6 +70,7 @@ public actor FunctionRegistry {
     _ = try known(name)
     try store.delete(name)
     dispatcher.delete(name)
+    arrivals.remove(name)
     releaseZygotes()
     logger.info("deleted", metadata: ["function": "\(name)"])
   }
@@ -114,6 +119,11 @@ public actor FunctionRegistry {
   public nonisolated func endpoint(_ name: FunctionName) -> FunctionEndpoint? { dispatcher.endpoint(name) }
 
   public nonisolated var endpoints: [FunctionEndpoint] { dispatcher.endpoints }
+
+  /// The function's recorded requests as CSV. Blocks while it reads.
+  public nonisolated func exportArrivals(_ name: FunctionName, write: (String) -> Bool) {
+    arrivals.export(name, write: write)
+  }
 
   public nonisolated func logPath(_ name: FunctionName) -> String { preparer.log(of: name).path }
 

@@ -14,10 +14,7 @@ extension FunctionSpec {
     if let section = try root.mapping("python") { python = try FunctionSpec.python(section) }
     files = try (root.mappings("files") ?? []).map(FunctionSpec.file)
     if let section = try root.mapping("resources") { resources = try FunctionSpec.resources(section) }
-    for section in [PolicyKnob.Section.scaling, .timeouts] {
-      try readPolicy(root.mapping(section.rawValue), section)
-    }
-    try policy.validate()
+    policyKeys = try policy.read(root)
     if let section = try root.mapping("env") { environment = try FunctionSpec.environment(section) }
     idempotent = try root.boolean("idempotent") ?? false
     network = try root.boolean("network") ?? false
@@ -106,20 +103,6 @@ extension FunctionSpec {
     resources.temporary = try section.value("temporary", expected: size) { ByteSize($0) } ?? resources.temporary
     try section.finish()
     return resources
-  }
-
-  private mutating func readPolicy(_ section: YAMLMapping?, _ kind: PolicyKnob.Section) throws {
-    guard let section else { return }
-    for knob in PolicyKnob.all where knob.section == kind {
-      guard let text = try section.text(knob.name) else { continue }
-      do {
-        try knob.write(text, to: &policy)
-      } catch let error as HearthError {
-        throw section.invalid(knob.name, error.message, hint: error.hint)
-      }
-      policyKeys.insert(knob.name)
-    }
-    try section.finish()
   }
 
   private static func environment(_ section: YAMLMapping) throws -> [String: String] {

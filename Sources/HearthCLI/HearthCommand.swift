@@ -15,7 +15,7 @@ struct HearthCommand: AsyncParsableCommand {
       """,
     subcommands: [
       Serve.self, BundleCommand.self, Deploy.self, Call.self, List.self, Describe.self, Workers.self, Logs.self,
-      Policy.self, Versions.self, Delete.self, Version.self,
+      Policy.self, Why.self, TraceCommand.self, ReplayCommand.self, Versions.self, Delete.self, Version.self,
     ])
 
   static func main() async {

@@ -25,13 +25,15 @@ struct WorkerRow: Decodable {
   let pid: Int32?
   let idleSeconds: Double?
   let note: String?
+  let memoryBytes: Int64?
 
   static func table(_ rows: [WorkerRow]) {
     Terminal.table(
-      [["WORKER", "FUNCTION", "VERSION", "STATE", "IN FLIGHT", "PID", "IDLE", "NOTE"]]
+      [["WORKER", "FUNCTION", "VERSION", "STATE", "IN FLIGHT", "PID", "MEMORY", "IDLE", "NOTE"]]
         + rows.map { row in
           [
             row.worker, row.function, row.version, row.state, "\(row.inFlight)", row.pid.map(String.init) ?? "-",
+            row.memoryBytes.map { ByteSize(bytes: $0).rounded } ?? "-",
             row.idleSeconds.map { Duration.seconds($0.rounded()).text } ?? "-", row.note ?? "",
           ]
         })
@@ -47,7 +49,8 @@ struct KnobRow: Decodable {
 
   static func table(_ rows: [KnobRow]) {
     Terminal.table(
-      [["KNOB", "VALUE", "FROM", "MEANING"]] + rows.map { [$0.name, $0.value, $0.source, $0.meaning] })
+      [["KNOB", "VALUE", "FROM", "MEANING", "TAKES"]]
+        + rows.map { [$0.name, $0.value, $0.source, $0.meaning, $0.expected] })
   }
 }
 

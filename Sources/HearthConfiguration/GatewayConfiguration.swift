@@ -19,6 +19,10 @@ public struct GatewayConfiguration: Sendable {
   public var requestsPerClientMax = 0
   /// Event loops of the data plane. 0, the default, takes one for every two cores.
   public var eventLoops = 0
+  /// What all workers may take together. Nil, the default: four fifths of the machine's memory.
+  public var workersMemory: ByteSize?
+  /// Workers that may be starting at once. 0, the default, is two for every core.
+  public var startsMax = 0
   /// The interpreter that Python environments are built with. Default `python3`.
   public var python = "python3"
   /// The folder that holds `hearth_runtime`. Nil finds it beside the program.
@@ -71,6 +75,11 @@ public struct GatewayConfiguration: Sendable {
     },
     number("requests-per-client-max", \.requestsPerClientMax, 0...1_000_000),
     number("event-loops", \.eventLoops, 0...1024),
+    setting("workers-memory", "a size such as 16GiB") { text, configuration in
+      configuration.workersMemory = ByteSize(text).flatMap { $0 >= .mib(16) ? $0 : nil }
+      return configuration.workersMemory != nil
+    },
+    number("starts-max", \.startsMax, 0...10_000),
     text("python", \.python, "a program"),
     setting("runtime-dir", "a folder") { text, configuration in
       configuration.runtimeFolder = text

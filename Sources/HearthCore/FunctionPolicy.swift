@@ -11,6 +11,8 @@ public struct FunctionPolicy: Hashable, Sendable {
     case adaptive
     /// The fixed time that would have cost least over the last idle times, a cold start at `coldStartCost`.
     case cost
+    /// Kept, stopped and started again as costs least by a forecast of the next request, learned from the idle times.
+    case learned
     case forever
   }
 
@@ -37,7 +39,7 @@ public struct FunctionPolicy: Hashable, Sendable {
   public var activationScale = 1
   public var keepAlive = KeepAlive.fixed(.seconds(300))
   /// How long a worker may be kept idle to spare one cold start, for the learning kinds of `keepAlive`.
-  public var coldStartCost = Duration.seconds(300)
+  public var coldStartCost = Duration.seconds(1_200)
   public var warmWindows: [WarmWindow] = []
   public var coldStartTimeout = Duration.seconds(1200)
   public var loadStallTimeout = Duration.seconds(300)

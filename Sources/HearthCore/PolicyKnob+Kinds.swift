@@ -1,13 +1,14 @@
 /// How each kind of knob is written and read.
 extension PolicyKnob {
   static let keepAlive = PolicyKnob(
-    name: "keep-alive", section: .scaling, unit: "a duration such as 5m, 'adaptive', 'cost' or 'forever'",
+    name: "keep-alive", section: .scaling, unit: "a duration such as 5m, 'learned', 'adaptive', 'cost' or 'forever'",
     meaning: "how long an idle worker is kept", isLive: true,
     read: { policy in
       switch policy.keepAlive {
       case .fixed(let duration): duration.text
       case .adaptive: "adaptive"
       case .cost: "cost"
+      case .learned: "learned"
       case .forever: "forever"
       }
     },
@@ -15,6 +16,7 @@ extension PolicyKnob {
       switch text {
       case "adaptive": policy.keepAlive = .adaptive
       case "cost": policy.keepAlive = .cost
+      case "learned": policy.keepAlive = .learned
       case "forever": policy.keepAlive = .forever
       default:
         guard let duration = Duration(hearth: text) else { return false }
@@ -38,12 +40,15 @@ extension PolicyKnob {
     "requests per worker that the scaler aims at", write: \.plainText
   ) { Double($0).flatMap { (0.01...1_000).contains($0) ? $0 : nil } }
 
+  /// The one knob that `function.yaml` writes as a list.
+  public static let warmWindowsName = "warm-windows"
+
   static let warmWindows = PolicyKnob(
-    name: "warm-windows", section: .scaling, unit: "'0 8 * * mon-fri for 10h workers 2', more after ';', or 'none'",
+    name: warmWindowsName, section: .scaling, unit: "'0 8 * * mon-fri for 10h workers 2', more after ';', or 'none'",
     meaning: "times (cron, UTC) at which workers are kept, with or without requests", isLive: true,
     read: { $0.warmWindows.isEmpty ? "none" : $0.warmWindows.map(\.description).joined(separator: "; ") },
     parse: { text, policy in
-      let parts = text == "none" ? [] : text.split(separator: ";", omittingEmptySubsequences: false)
+      let parts = text == "none" || text.isEmpty ? [] : text.split(separator: ";", omittingEmptySubsequences: false)
       let windows = parts.compactMap { WarmWindow($0) }
       // 32: more is a mistake, and each is looked at whenever one begins or ends.
       guard windows.count == parts.count, windows.count <= 32 else { return false }

@@ -16,7 +16,10 @@ public struct HearthInstant: InstantProtocol, Sendable {
 }
 
 /// A clock whose instants are `HearthInstant`: the real one is made once, at the composition root.
-public protocol HearthClock: Clock where Instant == HearthInstant {}
+public protocol HearthClock: Clock where Instant == HearthInstant {
+  /// Unix time less `now`: what the wall clock shows. It changes when the wall clock is set.
+  var wallOffset: Duration { get }
+}
 
 extension Duration {
   /// The duration in whole nanoseconds, saturating at ±292 years.

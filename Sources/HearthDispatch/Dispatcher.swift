@@ -15,19 +15,29 @@ public final class Dispatcher: FunctionRouter {
     var endpoints: [FunctionName: FunctionEndpoint] = [:]
     /// The same by the name as it stands in a path.
     var routes: [Substring: FunctionEndpoint] = [:]
+    /// Versions that are served no more and may still finish requests.
+    var retired: [FunctionEndpoint] = []
     var deploys: UInt64 = 0
     var isShuttingDown = false
   }
 
   private let host: any WorkerHost
+  private let node: WorkerNode
   private let clock: any HearthClock
   private let timers: any EventLoop
   private let logger: Logger
   private let state = NIOLockedValueBox(State())
   private let nextInvocation = NIOLockedValueBox<UInt64>(0)
 
-  public init(host: any WorkerHost, clock: any HearthClock, timers: any EventLoop, logger: Logger) {
+  /// - Parameters:
+  ///   - workersMemory: what all workers may take together.
+  ///   - startsMax: how many workers may be starting at once.
+  public init(
+    host: any WorkerHost, workersMemory: ByteSize, startsMax: Int, clock: any HearthClock, timers: any EventLoop,
+    logger: Logger
+  ) {
     self.host = host
+    node = WorkerNode(memory: workersMemory, startsMax: startsMax, clock: clock, timers: timers, logger: logger)
     self.clock = clock
     self.timers = timers
     self.logger = logger
@@ -85,6 +95,14 @@ public final class Dispatcher: FunctionRouter {
     state.withLockedValue { $0.endpoints.values.sorted { $0.version.name < $1.version.name } }
   }
 
+  /// All endpoints that may have served a request since the last call.
+  func recordingEndpoints() -> [FunctionEndpoint] {
+    state.withLockedValue { state in
+      defer { state.retired.removeAll { $0.isEmpty } }
+      return Array(state.endpoints.values) + state.retired
+    }
+  }
+
   /// Makes a version the one that is served. A version that takes over from one with workers gets a worker of its own
   /// first; when that cannot be loaded the old one stays and the reason is thrown.
   ///
@@ -96,8 +114,9 @@ public final class Dispatcher: FunctionRouter {
     let committed: Committed
     let isWarm = endpoint(version.name)?.view().workers.isEmpty == false
     do {
-      if isWarm || version.policy.workersMin > 0 {
-        try await next.activate(workers: max(1, version.policy.workersMin)).get()
+      let initial = version.policy.workersInitial ?? version.policy.workersMin
+      if isWarm || max(initial, version.policy.workersMin) > 0 {
+        try await next.activate(workers: max(1, initial)).get()
       }
       committed = try commit()
     } catch {
@@ -121,7 +140,8 @@ public final class Dispatcher: FunctionRouter {
       return state.deploys
     }
     return FunctionEndpoint(
-      version, host: host, clock: clock, timers: timers, firstWorker: (deploys - 1) * Dispatcher.workerNumberStride + 1,
+      version, host: host, node: node, clock: clock, timers: timers,
+      firstWorker: (deploys - 1) * Dispatcher.workerNumberStride + 1,
       logger: logger)
   }
 
@@ -132,6 +152,7 @@ public final class Dispatcher: FunctionRouter {
   private func replace(_ name: FunctionName, with endpoint: FunctionEndpoint?) -> FunctionEndpoint? {
     state.withLockedValue { state in
       let previous = state.endpoints[name]
+      if let previous, endpoint != nil { state.retired.append(previous) }
       state.endpoints[name] = endpoint
       state.routes[name.rawValue[...]] = endpoint
       return previous

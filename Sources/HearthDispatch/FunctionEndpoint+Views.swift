@@ -8,6 +8,8 @@ extension FunctionEndpoint {
     public let pid: Int32?
     /// What the worker last said of its load.
     public let note: String?
+    /// What it takes; nil until it was measured.
+    public let memory: ByteSize?
   }
 
   public struct View: Sendable {
@@ -25,11 +27,16 @@ extension FunctionEndpoint {
       View(
         workers: state.schedule.workerSnapshots(now: now).map { snapshot in
           let entry = state.workers[snapshot.id]
-          return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note)
+          return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note, memory: entry?.memory)
         },
         queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
         failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy)
     }
+  }
+
+  /// The last decisions about the pool, the policy in force, and Unix time less the clock that the decisions are in.
+  public func decisions() -> (decisions: [ScalingDecision], policy: FunctionPolicy, wallOffset: Duration) {
+    state.withLockedValue { ($0.schedule.decisions, $0.schedule.policy, clock.wallOffset) }
   }
 
   /// How a waiting invocation stands; nil when it does not wait (any more).

@@ -21,6 +21,7 @@ public final class FunctionEndpoint: Sendable {
     var pid: Int32?
     var note: String?
     var fraction: Double?
+    var memory: ByteSize?
   }
 
   // Invocations belong to their event loops; here they are only held and handed on.
@@ -33,6 +34,9 @@ public final class FunctionEndpoint: Sendable {
     /// Those that their worker was asked to give back, by the name of the copy.
     var recalled: [String: Invocation] = [:]
     var workers: [WorkerID: WorkerEntry] = [:]
+    /// Workers that are being started and have no entry yet.
+    var launching: Set<WorkerID> = []
+    var arrivals = ArrivalBuffer()
     /// The one timer: a schedule asks for a wake-up only when it is earlier than the one it asked for before.
     var alarm: (instant: HearthInstant, task: Scheduled<Void>)?
     var activations: [EventLoopPromise<Void>] = []
@@ -44,7 +48,8 @@ public final class FunctionEndpoint: Sendable {
     case run(Invocation, any WorkerHandle, FunctionSchedule.StartKind, StartTiming, isAhead: Bool)
     case recall(Invocation, any WorkerHandle)
     case reject(Invocation, FunctionSchedule.Rejection)
-    case start(WorkerID)
+    case start(WorkerID, FunctionSchedule.StartReason)
+    case withdrawStart(WorkerID)
     case stop(any WorkerHandle)
     case kill(any WorkerHandle)
     case wake(HearthInstant)
@@ -54,24 +59,27 @@ public final class FunctionEndpoint: Sendable {
   /// The version as `Hearth-Version` has it.
   let shortDigest: String
   let clock: any HearthClock
-  private let host: any WorkerHost
+  let host: any WorkerHost
+  let node: WorkerNode
   private let timers: any EventLoop
   private let logger: Logger
   let state: NIOLockedValueBox<State>
 
   init(
-    _ version: DeployedVersion, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop,
+    _ version: DeployedVersion, host: any WorkerHost, node: WorkerNode, clock: any HearthClock, timers: any EventLoop,
     firstWorker: UInt64, logger: Logger
   ) {
     self.version = version
     shortDigest = version.digest.short
     self.host = host
+    self.node = node
     self.clock = clock
     self.timers = timers
     self.logger = logger
-    let schedule = FunctionSchedule(
+    var schedule = FunctionSchedule(
       policy: version.policy, startMode: version.forks ? .fork : .spawn,
       pipelines: version.isHandler, firstWorker: firstWorker)
+    schedule.wallClockRead(offset: clock.wallOffset)
     state = NIOLockedValueBox(State(schedule: schedule))
   }
 
@@ -93,6 +101,8 @@ public final class FunctionEndpoint: Sendable {
   func finished(_ invocation: Invocation, on worker: WorkerID, isWorkerLost: Bool = false) {
     decide(leaving: invocation) {
       $0.invocationFinished(invocation.id, on: worker, isWorkerLost: isWorkerLost, now: $1)
+    } also: {
+      if let arrival = invocation.recorded(until: clock.now) { $0.arrivals.append(arrival) }
     }
   }
 
@@ -150,6 +160,9 @@ public final class FunctionEndpoint: Sendable {
     return promise.futureResult
   }
 
+  /// Whether no worker is left.
+  var isEmpty: Bool { state.withLockedValue { $0.schedule.workerCount == 0 } }
+
   /// The policy in force, live values included.
   public var policy: FunctionPolicy { state.withLockedValue { $0.schedule.policy } }
 
@@ -162,13 +175,15 @@ public final class FunctionEndpoint: Sendable {
   // Deciding and acting.
 
   /// Tells the schedule a fact and carries out what follows. `arriving` is the invocation that the fact brings,
-  /// `leaving` one that its worker has no more.
-  private func decide(
+  /// `leaving` one that its worker has no more; `also` changes what else belongs to it.
+  func decide(
     arriving: Invocation? = nil, leaving: Invocation? = nil,
-    _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+    _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action],
+    also: (inout State) -> Void = { _ in }
   ) {
     perform(
       state.withLockedValue { state in
+        defer { also(&state) }
         if let leaving {
           if !state.sent.isEmpty { state.sent[leaving.id] = nil }
           if !state.recalled.isEmpty { state.recalled[leaving.copyName] = nil }
@@ -212,13 +227,17 @@ public final class FunctionEndpoint: Sendable {
       case .reject(let id, let rejection): effects.append(.reject(take(id), rejection))
       case .startWorker(let id, let reason):
         logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
-        effects.append(.start(id))
+        effects.append(.start(id, reason))
       case .stopWorker(let id, let reason):
         logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] { effects.append(.stop(entry.handle)) }
       case .killWorker(let id, let reason):
         logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
-        if let entry = state.workers[id] { effects.append(.kill(entry.handle)) }
+        if let entry = state.workers[id] {
+          effects.append(.kill(entry.handle))
+        } else if !state.launching.contains(id) {
+          effects.append(.withdrawStart(id))
+        }
       case .wake(let instant): effects.append(.wake(instant))
       }
     }
@@ -240,7 +259,8 @@ public final class FunctionEndpoint: Sendable {
         invocation.onLoop { $0.recall(from: worker) }
       case .reject(let invocation, let rejection):
         invocation.onLoop { $0.rejected(rejection) }
-      case .start(let id): start(id)
+      case .start(let id, let reason): node.ask(id, for: self, reason.urgency)
+      case .withdrawStart(let id): withdrawStart(id)
       case .stop(let worker): worker.stop()
       case .kill(let worker): worker.kill()
       case .wake(let instant): setAlarm(instant)
@@ -259,75 +279,21 @@ public final class FunctionEndpoint: Sendable {
   }
 
   private func alarmRang() {
-    state.withLockedValue { $0.alarm = nil }
+    state.withLockedValue { state in
+      state.alarm = nil
+      state.schedule.wallClockRead(offset: clock.wallOffset)
+    }
     decide { $0.timeReached(now: $1) }
   }
 
-  private func start(_ id: WorkerID) {
-    let handle = host.start(version.plan(id)) { [self] handle, event in took(event, from: handle) }
-    let isEnding = state.withLockedValue { state in
-      if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }
-      return state.schedule.isEnding(id)
-    }
-    // Decided on before there was a handle to carry it out on.
-    if isEnding { handle.kill() }
-  }
-
-  private func took(_ event: WorkerEvent, from worker: any WorkerHandle) {
-    let id = worker.id
-    // The event may come before `start` has stored the handle.
-    state.withLockedValue { state in
-      if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: worker) }
-    }
-    switch event {
-    case .started(let pid):
-      state.withLockedValue { $0.workers[id]?.pid = pid }
-    case .progressed(let fraction, let note):
-      state.withLockedValue { state in
-        if let fraction { state.workers[id]?.fraction = fraction }
-        state.workers[id]?.note = note ?? fraction.map { "loading \(Int($0 * 100)) %" } ?? "loading"
-        state.schedule.workerProgressed(id, now: clock.now)
-      }
-    case .ready(let spawn, let load):
-      state.withLockedValue { state in
-        state.workers[id]?.timing = StartTiming(spawn: spawn, load: load)
-        state.workers[id]?.note = nil
-      }
-      decide { $0.workerBecameReady(id, now: $1) }
-      settleActivations(.success(()))
-    case .withdrew(let copy):
-      let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
-      invocation?.onLoop { $0.withdrawn(by: worker) }
-    case .failedToStart(let reason):
-      version.log.append("the worker did not start: \(reason)", worker: id)
-      remove(id) { $0.workerFailedToStart(id, reason: reason, now: $1) }
-      settleActivations(.failure(LoadFailure.error(version.name, reason, retryAfter: nil)))
-    case .exited(let description):
-      version.log.append("the worker ended: \(description)", worker: id)
-      remove(id) { $0.workerExited(id, now: $1) }
-    }
-  }
-
-  private func remove(
-    _ id: WorkerID, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
-  ) {
-    perform(
-      state.withLockedValue { state in
-        let effects = resolve(fact(&state.schedule, clock.now), &state)
-        state.workers[id] = nil
-        return effects
-      })
-    settleIfEmpty()
-  }
-
-  private func settleActivations(_ result: Result<Void, any Error>) {
+  func settleActivations(_ result: Result<Void, any Error>) {
     var settled: [EventLoopPromise<Void>] = []
     state.withLockedValue { swap(&settled, &$0.activations) }
     for promise in settled { promise.completeWith(result) }
   }
 
   /// Tells those who wait for a retired version's last worker once it is gone.
-  private func settleIfEmpty() {
+  func settleIfEmpty() {
     var emptied: [EventLoopPromise<Void>] = []
     state.withLockedValue { state in
       if state.schedule.isRetired, state.schedule.workerCount == 0 { swap(&emptied, &state.emptied) }

@@ -288,6 +288,14 @@ final class Invocation {
     exchange.end()
   }
 
+  /// What the arrival log keeps of it; nil when no worker had it.
+  func recorded(until now: HearthInstant) -> ArrivalRecord? {
+    guard runBegan.nanoseconds != 0 else { return nil }
+    return ArrivalRecord(
+      arrival: exchange.arrival.nanoseconds, waited: runBegan.nanoseconds - exchange.arrival.nanoseconds,
+      duration: now.nanoseconds - runBegan.nanoseconds, wasCold: kind == .cold || kind == .zygote)
+  }
+
   var stamp: ResponseStamp {
     var stamp = ResponseStamp(requestID: exchange.requestID, version: endpoint.shortDigest)
     let hasRun = runBegan.nanoseconds != 0

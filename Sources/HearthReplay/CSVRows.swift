@@ -61,7 +61,6 @@ struct CSVRows {
   }
 }
 
-
 /// Times as traces write them.
 enum TraceTime {
   /// Reads seconds since 1970, or `YYYY-MM-DD HH:MM:SS.fff` with a blank or `T` and an optional `Z`. Nil for others.

@@ -40,7 +40,9 @@ public struct Trace: Sendable {
   public var length = Duration.zero
   /// The wall clock at its beginning, for warm windows; nil where the trace does not say.
   public var beginning: Duration?
+  /// The first rows that were not understood, and how many there were in all.
   public var badRows: [BadRow] = []
+  public var badRowCount = 0
 
   public init() {}
 

@@ -13,7 +13,8 @@ extension TraceReader {
     let app = header.firstIndex(of: "HashApp")
     let minutes = header.indices.filter { !TraceReader.names.contains(header[$0]) }
     let averages = AzureColumn(
-      folder, TraceReader.siblings(of: file, "invocations_per_function_md", "function_durations_percentiles")
+      folder,
+      TraceReader.siblings(of: file, "invocations_per_function_md", "function_durations_percentiles")
         + ["durations.csv"], key: ["HashFunction"], value: "Average")
     let memory = AzureColumn(
       folder, TraceReader.siblings(of: file, "invocations_per_function_md", "app_memory_percentiles") + ["memory.csv"],
@@ -61,7 +62,8 @@ private struct AzureColumn {
       let keyIndex = key.lazy.compactMap({ header.firstIndex(of: $0) }).first
     else { return }
     while let row = rows.next() {
-      guard row.fields.count > max(keyIndex, valueIndex), let number = Double(row.fields[valueIndex]), number >= 0 else {
+      guard row.fields.count > max(keyIndex, valueIndex), let number = Double(row.fields[valueIndex]), number >= 0
+      else {
         continue
       }
       values[row.fields[keyIndex]] = number

@@ -24,7 +24,6 @@ public struct TraceReader {
 
   let options: Options
   private(set) var trace = Trace()
-  private(set) var badRowCount = 0
   private var indexes: [String: Int] = [:]
 
   /// Reads a file. Throws `trace_invalid` when its format is not known, nothing in it is a request, or, if strict, at the
@@ -78,7 +77,7 @@ public struct TraceReader {
     if options.isStrict {
       throw HearthError(.traceInvalid, "Line \(line) of the trace is not understood: \(problem).")
     }
-    badRowCount += 1
+    trace.badRowCount += 1
     if trace.badRows.count < TraceReader.badRowsMax { trace.badRows.append(Trace.BadRow(line: line, problem: problem)) }
   }
 

@@ -181,7 +181,7 @@ extension FunctionSchedule {
     self.policy = policy
     warm = nil
     idleTimes.forgetPlan()
-    if isAtRest { idleTimes.plan(policy, now: now) }
+    if isAtRest { idleTimes.plan(policy, startTime: startEstimate.value, now: now) }
     for id in available where workers[id]?.inFlight.isEmpty == true && poolSize > policy.workersMax {
       stop(id, .surplus, now: now)
     }

@@ -65,7 +65,7 @@ extension FunctionSchedule {
   /// Starts a worker in time for a request that the idle times so far let expect.
   private mutating func prewarm(now: HearthInstant) {
     guard policy.keepAlive.learns, poolSize == 0, let rest = rest(now: now), startAllowed(now: now) else { return }
-    if idleTimes.current.keeps(at: rest + (startEstimate.value ?? .zero)) { start(.prewarm, now: now) }
+    if expectsRequest(rest) { start(.prewarm, now: now) }
   }
 
   /// Looks at the pool every `tick` while there is traffic, or had been until recently.

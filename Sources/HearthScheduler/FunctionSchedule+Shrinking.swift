@@ -30,7 +30,7 @@ extension FunctionSchedule {
     guard spare > 0, surplus > 0 else { return }
     // Between requests, one worker is kept or not as the idle times say; the others are surplus.
     let rest = policy.keepAlive.learns ? rest(now: now) : nil
-    let expects = rest.map { idleTimes.current.keeps(at: $0 + (startEstimate.value ?? .zero)) }
+    let expects = rest.map(expectsRequest)
     if expects == true { surplus = min(surplus, poolSize - 1) }
     for id in available {
       guard spare > 0, surplus > 0 else { return }
@@ -62,7 +62,7 @@ extension FunctionSchedule {
   /// Takes back what its node has not let start yet and nobody waits for any more.
   private mutating func withdrawUnneeded(now: HearthInstant) {
     guard isAtRest, startingCount > 0 else { return }
-    let expects = rest(now: now).map { idleTimes.current.keeps(at: $0 + (startEstimate.value ?? .zero)) } ?? false
+    let expects = rest(now: now).map(expectsRequest) ?? false
     for id in workers.keys.sorted() where poolSize > floor(now: now) {
       guard case .asked(_, let reason) = workers[id]?.state else { continue }
       switch reason {

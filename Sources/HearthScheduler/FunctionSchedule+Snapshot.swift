@@ -51,6 +51,11 @@ extension FunctionSchedule {
   /// The last decisions about the pool, the newest last.
   public var decisions: [ScalingDecision] { Array(log.entries) }
 
+  /// Whether a worker waits for its node's leave to start.
+  public func isAsked(_ id: WorkerID) -> Bool {
+    if case .asked = workers[id]?.state { true } else { false }
+  }
+
   /// Whether a worker was told to end.
   public func isEnding(_ id: WorkerID) -> Bool { workers[id]?.state == .stopping }
 

@@ -43,8 +43,13 @@ extension FunctionSchedule {
     }
     guard restBegan == nil, !isRetired else { return }
     restBegan = time
-    if policy.keepAlive.learns { idleTimes.plan(policy, now: time) }
+    if policy.keepAlive.learns { idleTimes.plan(policy, startTime: startEstimate.value, now: time) }
     scheduleRestWake(now: time)
+  }
+
+  /// Whether a worker is to be there at this point of a rest, or has to start now to be there in time.
+  func expectsRequest(_ rest: Duration) -> Bool {
+    idleTimes.current.keeps(at: rest) || idleTimes.current.keeps(at: rest + (startEstimate.value ?? .zero))
   }
 
   /// How long the function has had no request; nil while it has one.
@@ -62,7 +67,7 @@ extension FunctionSchedule {
   var surplusKeepAlive: Duration? {
     switch policy.keepAlive {
     case .fixed(let duration): duration
-    case .adaptive, .cost: policy.coldStartCost
+    case .adaptive, .cost, .learned: policy.coldStartCost
     case .forever: nil
     }
   }

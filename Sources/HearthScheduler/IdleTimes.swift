@@ -7,7 +7,11 @@ struct IdleTimes: Sendable {
   /// 1 s: plans are made at most this often, so that a busy function's short rests cost nothing.
   private static let planInterval = Duration.seconds(1)
 
-  private(set) var histogram = IdleHistogram()
+  /// 2 s: the least a start is taken to cost, so that quick starts do not come and go by the second.
+  private static let startCostMin = Duration.seconds(2)
+
+  private var histogram = IdleHistogram()
+  private var forecast = ArrivalForecast()
   /// The last gaps, the oldest at `oldest` once it is full.
   private var recent: [Duration] = []
   private var oldest = 0
@@ -18,6 +22,7 @@ struct IdleTimes: Sendable {
   /// A rest of this length has ended.
   mutating func observe(_ gap: Duration, now: HearthInstant) {
     histogram.observe(gap)
+    forecast.observe(gap)
     if recent.count < IdleTimes.recentMax {
       recent.append(gap)
     } else {
@@ -27,7 +32,9 @@ struct IdleTimes: Sendable {
   }
 
   /// Makes the plan for a rest that begins now.
-  mutating func plan(_ policy: FunctionPolicy, now: HearthInstant) {
+  ///
+  /// - Parameter startTime: how long a start takes; nil before the first.
+  mutating func plan(_ policy: FunctionPolicy, startTime: Duration?, now: HearthInstant) {
     if let planned, plannedFor == policy.keepAlive, planned.duration(to: now) < IdleTimes.planInterval { return }
     planned = now
     plannedFor = policy.keepAlive
@@ -36,6 +43,8 @@ struct IdleTimes: Sendable {
       current = histogram.plan(last: lastGaps(20)) ?? .until(policy.coldStartCost)
     case .cost:
       current = .until(IdleTimes.cheapest(of: recent, cost: policy.coldStartCost))
+    case .learned:
+      current = forecast.plan(cost: policy.coldStartCost, startCost: max(startTime ?? .zero, IdleTimes.startCostMin))
     case .fixed, .forever: break
     }
   }
@@ -62,8 +71,8 @@ struct IdleTimes: Sendable {
       let total = cost.seconds * longer + kept + gap * longer
       if total < best.cost { best = (gap, total) }
     }
-    // A tenth more, so that a gap as long as the longest of these is within it.
-    return .seconds(best.time * 1.1)
+    // A little more, so that a gap as long as the longest of these is within it.
+    return .seconds(best.time * 1.05 + 1)
   }
 }
 
@@ -130,7 +139,7 @@ extension FunctionPolicy.KeepAlive {
   /// Whether it depends on the idle times so far.
   var learns: Bool {
     switch self {
-    case .adaptive, .cost: true
+    case .adaptive, .cost, .learned: true
     case .fixed, .forever: false
     }
   }

@@ -1,5 +1,6 @@
 import HearthBundle
 import HearthConfiguration
+import HearthCore
 import HearthHTTP
 import Logging
 import NIOCore
@@ -8,6 +9,12 @@ import NIOCore
 extension GatewayConfiguration {
   /// One loop for two cores: the other half is the workers'.
   var eventLoopCount: Int { eventLoops > 0 ? eventLoops : max(1, System.coreCount / 2) }
+
+  /// What workers may take: as set, or four fifths of what the machine, or the control group, has.
+  var workersMemoryBudget: ByteSize { workersMemory ?? ByteSize(bytes: MachineMemory.total.bytes / 5 * 4) }
+
+  /// Two for every core: one loads while the other waits for its disk.
+  var startsLimit: Int { startsMax > 0 ? startsMax : max(2, 2 * System.coreCount) }
 
   var httpLimits: HTTPLimits {
     var limits = HTTPLimits()

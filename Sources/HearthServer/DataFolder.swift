@@ -27,6 +27,7 @@ struct DataFolder: Sendable {
 
   var database: String { "\(path)/hearth.sqlite" }
   var environments: String { "\(path)/environments" }
+  var arrivals: String { "\(path)/arrivals" }
   var logs: String { "\(path)/logs" }
 
   /// Held until the process ends, whatever way it ends.

@@ -7,12 +7,14 @@ import ServiceLifecycle
 struct DataPlane: Service {
   let listener: HTTPListener
   let dispatcher: Dispatcher
+  let arrivals: ArrivalLog
   let host: LocalHost
 
   func run() async throws {
     try? await gracefulShutdown()
     await listener.drain()
     await dispatcher.shutDown()
+    arrivals.flush()
     try await host.shutDown().get()
     listener.stop()
   }

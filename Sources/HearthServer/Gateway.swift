@@ -39,11 +39,14 @@ public struct Gateway: Sendable {
     let catalog = try BundleCatalog(folder: folder.path, limits: configuration.bundleLimits)
     let environments = try PythonEnvironments(
       folder: folder.environments, python: configuration.python, variables: ConfigurationFiles.environment)
-    let dispatcher = Dispatcher(host: host, clock: clock, timers: control.next(), logger: logger)
+    let dispatcher = Dispatcher(
+      host: host, workersMemory: configuration.workersMemoryBudget, startsMax: configuration.startsLimit, clock: clock,
+      timers: control.next(), logger: logger)
+    let arrivals = try ArrivalLog(folder: folder.arrivals, clock: clock, timers: control.next(), dispatcher: dispatcher)
     let registry = FunctionRegistry(
       store: try FunctionStore(path: folder.database),
       preparer: VersionPreparer(catalog: catalog, environments: environments, host: host, logFolder: folder.logs),
-      dispatcher: dispatcher, logger: logger)
+      dispatcher: dispatcher, arrivals: arrivals, logger: logger)
     await registry.restore()
     let listener = try await HTTPListener.start(
       host: configuration.listen.host, port: configuration.listen.port, group: group,
@@ -60,7 +63,7 @@ public struct Gateway: Sendable {
       try? address.write(to: folder.path)
       ready(address)
     }
-    let data = DataPlane(listener: listener, dispatcher: dispatcher, host: host)
+    let data = DataPlane(listener: listener, dispatcher: dispatcher, arrivals: arrivals, host: host)
     // Shut down in reverse: the data plane drains before the admin plane, which shows how it goes, stops.
     let services = ServiceGroup(
       services: [admin, data], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger.quieter)

@@ -3,10 +3,14 @@ import HearthCore
 
 /// The machine's monotonic clock (clock_gettime(2), CLOCK_MONOTONIC): the one real clock of a gateway.
 struct SystemClock: HearthClock {
-  var now: HearthInstant {
+  var now: HearthInstant { HearthInstant(nanoseconds: SystemClock.read(CLOCK_MONOTONIC)) }
+
+  var wallOffset: Duration { .nanoseconds(SystemClock.read(CLOCK_REALTIME) - SystemClock.read(CLOCK_MONOTONIC)) }
+
+  private static func read(_ clock: clockid_t) -> Int64 {
     var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return HearthInstant(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
+    clock_gettime(clock, &time)
+    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
   }
 
   var minimumResolution: Duration { .nanoseconds(1) }

@@ -41,6 +41,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   // From any loop.
   private let control = NIOLockedValueBox<ControlChannel?>(nil)
   private let connections: NIOLockedValueBox<WorkerConnections>
+  private let pid = NIOLockedValueBox<Int32?>(nil)
 
   init(
     _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, observer: @escaping WorkerObserver
@@ -53,6 +54,8 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     self.observer = observer
     connections = NIOLockedValueBox(WorkerConnections(pipelines: plan.pipelines))
   }
+
+  var memory: ByteSize? { pid.withLockedValue { $0 }.flatMap(ProcessMemory.proportional) }
 
   // Starting and ending, on the loop.
 
@@ -120,6 +123,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   }
 
   func processStarted(_ pid: Int32) {
+    self.pid.withLockedValue { $0 = pid }
     if case .gone = state { return }
     observer(self, .started(pid: pid))
     // The worker's own word that it is ready may have been quicker.

@@ -89,6 +89,9 @@ public enum WorkerLink {
 /// A worker as the dispatcher holds it.
 public protocol WorkerHandle: AnyObject, Sendable {
   var id: WorkerID { get }
+  /// What the worker's processes take now: their proportional set size (proc(5), smaps_rollup). Nil while it is not
+  /// known. Reads files.
+  var memory: ByteSize? { get }
   /// The data connection on this loop that takes a request now. Call on the loop.
   func connection(on loop: any EventLoop) -> WorkerLink
   /// Opens a further data connection.

@@ -70,7 +70,7 @@ struct SimulatedWorld {
     policy.concurrencyMax = random.chance(0.4) ? Int.random(in: 2...4, using: &random) : 1
     policy.queueLengthMax = Int.random(in: 0...40, using: &random)
     policy.keepAlive = [
-      .fixed(.milliseconds(Int.random(in: 0...5_000, using: &random))), .adaptive, .cost, .forever,
+      .fixed(.milliseconds(Int.random(in: 0...5_000, using: &random))), .adaptive, .cost, .learned, .forever,
     ].randomElement(using: &random)!
     policy.coldStartCost = .milliseconds(Int.random(in: 1...5_000, using: &random))
     policy.tick = .milliseconds(Int.random(in: 10...500, using: &random))

@@ -31,7 +31,7 @@ private enum House {
     "HearthTransfer": ["HearthCore", "CCurl", "CCurlShim", "Foundation"],
     "HearthBundle": ["HearthCore", "HearthYAML", "HearthTransfer", "CPlatform", "CZstd", "CCrypto", "Foundation"],
     "HearthStore": ["HearthCore", "GRDB", "Foundation"],
-    "HearthScheduler": ["HearthCore", "DequeModule"],
+    "HearthScheduler": ["HearthCore", "DequeModule", "Glibc.exp", "Glibc.log"],
     "HearthReplay": ["HearthCore", "HearthScheduler", "Foundation"],
     "HearthWorker": [
       "HearthCore", "HearthHTTP1", "HearthWorkerProtocol", "CPlatform", "NIOCore", "NIOPosix",
@@ -46,8 +46,8 @@ private enum House {
       "NIOHPACK", "Logging", "Glibc", "Foundation",
     ],
     "HearthAdmin": [
-      "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", "Hummingbird", "ServiceLifecycle",
-      "NIOCore",
+      "HearthCore", "HearthBundle", "HearthHTTP1", "HearthStore", "HearthDispatch", "HearthScheduler", "Hummingbird",
+      "ServiceLifecycle", "NIOCore",
       "NIOPosix", "NIOFoundationCompat", "Logging", "Foundation",
     ],
     "HearthServer": [
@@ -69,7 +69,9 @@ private enum House {
       let words = line.split(separator: " ")
       guard let index = words.firstIndex(of: "import"), index <= 1, words.count > index + 1 else { return nil }
       guard index == 0 || words[0].hasPrefix("@") || words[0] == "public" else { return nil }
-      let name = String(words[index + 1].split(separator: ".")[0])
+      // One function of a module, as opposed to all of it.
+      let isScoped = words[index + 1] == "func" && words.count > index + 2
+      let name = isScoped ? String(words[index + 2]) : String(words[index + 1].split(separator: ".")[0])
       return allowed.contains(name) ? nil : name
     }
   }

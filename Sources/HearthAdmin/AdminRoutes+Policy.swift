@@ -1,0 +1,108 @@
+import Foundation
+import HearthCore
+import HearthDispatch
+import HearthScheduler
+import Hummingbird
+import NIOCore
+
+/// Policies, the decisions that follow from them, and the traffic they are judged by.
+extension AdminRoutes {
+  func policy(_ name: FunctionName) throws -> [KnobView] {
+    let function = try registry.known(name)
+    guard let endpoint = registry.endpoint(name) else { return [] }
+    let policy = endpoint.policy
+    return PolicyKnob.all.map { knob in
+      let isWritten = endpoint.version.spec.policyKeys.contains(knob.name)
+      let source = function.overrides[knob.name] != nil ? "live" : isWritten ? "function.yaml" : "default"
+      return KnobView(
+        name: knob.name, value: knob.read(policy), source: source, expected: knob.unit, meaning: knob.meaning)
+    }
+  }
+
+  @Sendable func changePolicy(_ request: Request, _ context: BasicRequestContext) async throws -> [KnobView] {
+    let name = try name(context)
+    let changes: [String: String?] = try await decode(request, context)
+    try await registry.setPolicy(name, changes)
+    return try policy(name)
+  }
+
+  /// The last decisions about the function's pool, the newest last.
+  @Sendable func decisions(_ request: Request, _ context: BasicRequestContext) throws -> [DecisionView] {
+    let name = try name(context)
+    _ = try registry.known(name)
+    let last = max(0, request.uri.queryParameters.get("last", as: Int.self) ?? 20)
+    guard let endpoint = registry.endpoint(name) else { return [] }
+    let (decisions, policy, wallOffset) = endpoint.decisions()
+    return decisions.suffix(last).map { DecisionView($0, policy, wallOffset) }
+  }
+
+  /// The function's recorded requests as CSV.
+  @Sendable func trace(_ request: Request, _ context: BasicRequestContext) throws -> Response {
+    let name = try name(context)
+    _ = try registry.known(name)
+    let registry = registry
+    return Response(
+      status: .ok, headers: [.contentType: "text/csv; charset=utf-8"],
+      body: ResponseBody { writer in
+        // Read on a thread that may block; at most a few parts ahead of the caller.
+        let (parts, continuation) = AsyncStream.makeStream(of: String.self)
+        let ahead = DispatchSemaphore(value: 8)
+        Thread.detachNewThread {
+          registry.exportArrivals(name) { part in
+            ahead.wait()
+            if case .terminated = continuation.yield(part) { return false }
+            return true
+          }
+          continuation.finish()
+        }
+        defer { for _ in 0..<8 { ahead.signal() } }
+        for await part in parts {
+          ahead.signal()
+          try await writer.write(ByteBuffer(string: part))
+        }
+        try await writer.finish(nil)
+      })
+  }
+}
+
+/// One decision about a pool, as JSON. Times are RFC 3339.
+struct DecisionView: ResponseEncodable {
+  struct Observation: Encodable {
+    let workers: Int
+    let inFlight: Int
+    let waiting: Int
+    let windowMean: Double
+    let panicWindowMean: Double
+    let isPanic: Bool
+    let wanted: Int?
+  }
+
+  let at: Date
+  /// When the same was last decided again in a row.
+  let lastAt: Date
+  let count: Int
+  let action: String
+  let reason: String
+  let seen: String
+  /// The knob that allowed no more, or kept the pool as it is.
+  let limitedBy: String?
+  let observation: Observation
+
+  init(_ decision: ScalingDecision, _ policy: FunctionPolicy, _ wallOffset: Duration) {
+    func date(_ instant: HearthInstant) -> Date {
+      Date(timeIntervalSince1970: (.nanoseconds(instant.nanoseconds) + wallOffset).seconds)
+    }
+    at = date(decision.at)
+    lastAt = date(decision.lastAt)
+    count = decision.count
+    action = decision.action
+    reason = decision.explanation(policy)
+    seen = decision.seen
+    if case .held(let knob) = decision.outcome { limitedBy = knob } else { limitedBy = decision.limit }
+    observation = Observation(
+      workers: decision.observation.workers, inFlight: decision.observation.inFlight,
+      waiting: decision.observation.waiting, windowMean: decision.observation.mean,
+      panicWindowMean: decision.observation.panicMean, isPanic: decision.observation.isPanic,
+      wanted: decision.observation.wanted)
+  }
+}

@@ -1,0 +1,73 @@
+import ArgumentParser
+import Foundation
+import HearthCore
+
+struct Why: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Tell why a function's workers were started and stopped.",
+    discussion: "The last decisions of the scaler, the newest last, with what it saw and the knob that limited it.")
+
+  @Argument(help: "The function.")
+  var name: String
+
+  @Option(help: "How many of the last decisions.")
+  var last = 20
+
+  @OptionGroup var gateway: GatewayOptions
+
+  struct Row: Decodable {
+    let at: Date
+    let lastAt: Date
+    let count: Int
+    let action: String
+    let reason: String
+    let seen: String
+  }
+
+  func run() throws {
+    let path = "/v1/functions/\(try FunctionName(name))/decisions?last=\(max(0, last))"
+    let body = try gateway.client().call("GET", path)
+    if gateway.json { return JSONOutput.pass(body) }
+    let rows: [Row] = try AdminClient.decode(body)
+    guard !rows.isEmpty else { return print("Nothing was decided yet: no request has come, and no worker is kept.") }
+    for row in rows {
+      let until = row.lastAt > row.at ? " until \(clock(row.lastAt))" : ""
+      print("\(clock(row.at))\(until)  \(row.action): \(row.reason)  [\(row.seen)]")
+    }
+  }
+
+  private func clock(_ date: Date) -> String { date.formatted(.iso8601.time(includingFractionalSeconds: false)) }
+}
+
+struct TraceCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "trace", abstract: "The recorded requests of a function.", subcommands: [Export.self])
+
+  struct Export: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Write a function's recorded requests as CSV, for 'hearth replay'.",
+      discussion: "The last million requests at least, refused ones left out. Times are seconds since 1970, UTC.")
+
+    @Argument(help: "The function.")
+    var name: String
+
+    @Option(name: .shortAndLong, help: "The file; standard output without it.")
+    var output: String?
+
+    @OptionGroup var gateway: GatewayOptions
+
+    func run() throws {
+      let path = "/v1/functions/\(try FunctionName(name))/trace"
+      var file = FileHandle.standardOutput
+      if let output {
+        guard FileManager.default.createFile(atPath: output, contents: nil),
+          let opened = FileHandle(forWritingAtPath: output)
+        else { throw HearthError(.fileUnusable, "The file '\(output)' cannot be written.") }
+        file = opened
+      }
+      _ = try gateway.client().call(
+        "GET", path, accept: "text/csv",
+        receive: { bytes in (try? file.write(contentsOf: Data(bytes))) != nil })
+    }
+  }
+}

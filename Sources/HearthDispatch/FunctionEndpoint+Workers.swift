@@ -1,0 +1,129 @@
+import HearthCore
+import HearthScheduler
+import HearthWorker
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// The workers of an endpoint: from the node's leave to start until they end.
+extension FunctionEndpoint {
+  /// The node lets a worker start. It may not be wanted any more.
+  func startGranted(_ id: WorkerID) {
+    var isWanted = false
+    decide { schedule, now in
+      isWanted = schedule.isAsked(id)
+      return schedule.workerStartBegan(id, now: now)
+    } also: {
+      if isWanted { $0.launching.insert(id) }
+    }
+    if isWanted { start(id) }
+  }
+
+  /// The node can never let this worker start.
+  func startRefused(_ id: WorkerID, _ reason: String) {
+    version.log.append("the worker did not start: \(reason)", worker: id)
+    failedToStart(id, reason)
+  }
+
+  /// A worker that has not begun to start is not wanted any more.
+  func withdrawStart(_ id: WorkerID) {
+    remove(id) { $0.workerExited(id, now: $1) }
+  }
+
+  private func start(_ id: WorkerID) {
+    let handle = host.start(version.plan(id)) { [self] handle, event in took(event, from: handle) }
+    let isEnding = state.withLockedValue { state in
+      state.launching.remove(id)
+      if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }
+      return state.schedule.isEnding(id)
+    }
+    // Decided on before there was a handle to carry it out on.
+    if isEnding { handle.kill() }
+  }
+
+  private func took(_ event: WorkerEvent, from worker: any WorkerHandle) {
+    let id = worker.id
+    // The event may come before `start` has stored the handle.
+    state.withLockedValue { state in
+      if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: worker) }
+    }
+    switch event {
+    case .started(let pid):
+      state.withLockedValue { $0.workers[id]?.pid = pid }
+    case .progressed(let fraction, let note):
+      state.withLockedValue { state in
+        if let fraction { state.workers[id]?.fraction = fraction }
+        state.workers[id]?.note = note ?? fraction.map { "loading \(Int($0 * 100)) %" } ?? "loading"
+        state.schedule.workerProgressed(id, now: clock.now)
+      }
+    case .ready(let spawn, let load):
+      state.withLockedValue { state in
+        state.workers[id]?.timing = StartTiming(spawn: spawn, load: load)
+        state.workers[id]?.note = nil
+      }
+      decide { $0.workerBecameReady(id, now: $1) }
+      node.becameReady(id)
+      settleActivations(.success(()))
+    case .withdrew(let copy):
+      let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
+      invocation?.onLoop { $0.withdrawn(by: worker) }
+    case .failedToStart(let reason):
+      version.log.append("the worker did not start: \(reason)", worker: id)
+      failedToStart(id, reason)
+    case .exited(let description):
+      version.log.append("the worker ended: \(description)", worker: id)
+      remove(id) { $0.workerExited(id, now: $1) }
+    }
+  }
+
+  private func failedToStart(_ id: WorkerID, _ reason: String) {
+    remove(id) { $0.workerFailedToStart(id, reason: reason, now: $1) }
+    settleActivations(.failure(LoadFailure.error(version.name, reason, retryAfter: nil)))
+  }
+
+  private func remove(
+    _ id: WorkerID, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+  ) {
+    decide(fact) { $0.workers[id] = nil }
+    node.ended(id)
+    settleIfEmpty()
+  }
+
+  // Room for others.
+
+  /// Idle workers that could make room, with how long they have been idle.
+  func reclaimable() -> [(id: WorkerID, idle: Duration)] {
+    state.withLockedValue { $0.schedule.reclaimable(now: clock.now) }
+  }
+
+  /// Stops a worker if it is still idle.
+  func reclaim(_ id: WorkerID) -> Bool {
+    var isStopped = false
+    decide { schedule, now in
+      let actions = schedule.workerReclaimed(id, now: now)
+      isStopped = !actions.isEmpty
+      return actions
+    }
+    return isStopped
+  }
+
+  /// Lets one worker finish what it has and stop; nil when there is none to spare.
+  func yieldWorker() -> WorkerID? {
+    var worker: WorkerID?
+    decide { schedule, now in
+      guard let (id, actions) = schedule.workerYielded(now: now) else { return [] }
+      worker = id
+      return actions
+    }
+    return worker
+  }
+
+  /// Measures the memory of all ready workers. Reads files; not for an event loop.
+  func measureWorkers() {
+    let entries = state.withLockedValue { $0.workers }
+    for (id, entry) in entries {
+      guard let bytes = entry.handle.memory else { continue }
+      state.withLockedValue { $0.workers[id]?.memory = bytes }
+      node.measured(id, bytes.bytes)
+    }
+  }
+}

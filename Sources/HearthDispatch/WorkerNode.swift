@@ -1,0 +1,146 @@
+import HearthCore
+import HearthScheduler
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+
+/// The shell around `NodeSchedule`: endpoints ask here before they start a worker, and are told when they may, or that
+/// they are to make room.
+final class WorkerNode: Sendable {
+  /// 15 s: how often the memory of all workers is measured, on a thread of its own.
+  private static let measureInterval = TimeAmount.seconds(15)
+
+  private struct State {
+    var schedule: NodeSchedule
+    var owners: [WorkerID: FunctionEndpoint] = [:]
+    var alarm: (instant: HearthInstant, task: Scheduled<Void>)?
+    var isMeasuring = false
+  }
+
+  private let clock: any HearthClock
+  private let timers: any EventLoop
+  private let logger: Logger
+  private let state: NIOLockedValueBox<State>
+
+  init(memory: ByteSize, startsMax: Int, clock: any HearthClock, timers: any EventLoop, logger: Logger) {
+    self.clock = clock
+    self.timers = timers
+    self.logger = logger
+    state = NIOLockedValueBox(State(schedule: NodeSchedule(memory: memory.bytes, startsMax: startsMax)))
+    timers.scheduleRepeatedTask(initialDelay: WorkerNode.measureInterval, delay: WorkerNode.measureInterval) {
+      [weak self] task in
+      guard let self else { return task.cancel() }
+      measure()
+    }
+  }
+
+  /// An endpoint wants to start a worker. `startGranted` or `startRefused` follows, now or later.
+  func ask(_ id: WorkerID, for endpoint: FunctionEndpoint, _ urgency: NodeSchedule.Urgency) {
+    let version = endpoint.version
+    decide { state, now in
+      state.owners[id] = endpoint
+      return state.schedule.startAsked(
+        id, of: version.name, declared: version.spec.resources.memory?.bytes, urgency, now: now)
+    }
+  }
+
+  func becameReady(_ id: WorkerID) {
+    decide { $0.schedule.workerBecameReady(id, now: $1) }
+  }
+
+  /// A worker is gone, or is not to be started any more.
+  func ended(_ id: WorkerID) {
+    decide { state, now in
+      state.owners[id] = nil
+      return state.schedule.workerEnded(id, now: now)
+    }
+  }
+
+  /// A worker's memory was measured.
+  func measured(_ id: WorkerID, _ bytes: Int64) {
+    decide { $0.schedule.workerMeasured(id, bytes: bytes, now: $1) }
+  }
+
+  /// What a worker takes, as measured or expected.
+  func memory(of id: WorkerID) -> ByteSize { state.withLockedValue { ByteSize(bytes: $0.schedule.bytes(of: id)) } }
+
+  private func decide(_ fact: (inout State, HearthInstant) -> [NodeSchedule.Action]) {
+    for action in state.withLockedValue({ fact(&$0, clock.now) }) { perform(action) }
+  }
+
+  private func perform(_ action: NodeSchedule.Action) {
+    switch action {
+    case .grant(let id): owner(of: id)?.startGranted(id)
+    case .refuse(let id, let bytes):
+      let budget = state.withLockedValue { ByteSize(bytes: $0.schedule.memory).rounded }
+      owner(of: id)?.startRefused(
+        id, "a worker takes \(ByteSize(bytes: bytes).rounded), and workers-memory is \(budget)")
+    case .reclaim(let bytes): reclaim(bytes)
+    case .yield(let names): yield(names)
+    case .wake(let instant): setAlarm(instant)
+    }
+  }
+
+  private func owner(of id: WorkerID) -> FunctionEndpoint? { state.withLockedValue { $0.owners[id] } }
+
+  private var endpoints: [FunctionEndpoint] {
+    let owners = state.withLockedValue { Array($0.owners.values) }
+    var seen: Set<ObjectIdentifier> = []
+    return owners.filter { seen.insert(ObjectIdentifier($0)).inserted }
+  }
+
+  private func reclaim(_ bytes: Int64) {
+    var owners: [WorkerID: FunctionEndpoint] = [:]
+    var candidates: [NodeSchedule.Candidate] = []
+    for endpoint in endpoints {
+      for (id, idle) in endpoint.reclaimable() {
+        owners[id] = endpoint
+        candidates.append(NodeSchedule.Candidate(id: id, idle: idle, bytes: memory(of: id).bytes))
+      }
+    }
+    for id in NodeSchedule.victims(among: candidates, bytes: bytes) {
+      guard let endpoint = owners[id], endpoint.reclaim(id) else { continue }
+      logger.debug("idle worker makes room", metadata: ["worker": "\(id)"])
+      state.withLockedValue { $0.schedule.workerLeaves(id) }
+    }
+  }
+
+  private func yield(_ names: [FunctionName]) {
+    let endpoints = endpoints
+    for name in names {
+      for endpoint in endpoints where endpoint.version.name == name {
+        guard let id = endpoint.yieldWorker() else { continue }
+        logger.info("worker makes room for a function that waits", metadata: ["worker": "\(id)"])
+        return state.withLockedValue { $0.schedule.workerLeaves(id) }
+      }
+    }
+  }
+
+  private func setAlarm(_ instant: HearthInstant) {
+    let delay = TimeAmount.nanoseconds(max(.zero, clock.now.duration(to: instant)).nanoseconds)
+    state.withLockedValue { state in
+      if let alarm = state.alarm, alarm.instant <= instant { return }
+      state.alarm?.task.cancel()
+      state.alarm = (instant, timers.scheduleTask(in: delay) { [self] in alarmRang() })
+    }
+  }
+
+  private func alarmRang() {
+    state.withLockedValue { $0.alarm = nil }
+    decide { $0.schedule.timeReached(now: $1) }
+  }
+
+  private func measure() {
+    let isFree = state.withLockedValue { state in
+      defer { state.isMeasuring = true }
+      return !state.isMeasuring
+    }
+    guard isFree else { return }
+    let endpoints = endpoints
+    NIOThreadPool.singleton.submit { [self] _ in
+      for endpoint in endpoints { endpoint.measureWorkers() }
+      state.withLockedValue { $0.isMeasuring = false }
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import Foundation
+import HearthCore
+
+/// What a process and those it started take of the machine's memory.
+enum ProcessMemory {
+  /// 1,000: a tree of more processes is measured in part.
+  private static let processesMax = 1_000
+
+  /// The proportional set size (proc(5)): pages that several processes share count in parts. Nil when the process is
+  /// gone.
+  static func proportional(of pid: Int32) -> ByteSize? {
+    guard let own = read(pid) else { return nil }
+    var total = own
+    var pending = children(of: pid)
+    var seen = 0
+    while let child = pending.popLast(), seen < processesMax {
+      seen += 1
+      total += read(child) ?? 0
+      pending += children(of: child)
+    }
+    return ByteSize(bytes: total)
+  }
+
+  private static func read(_ pid: Int32) -> Int64? {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/smaps_rollup", encoding: .utf8) else { return nil }
+    for line in text.split(separator: "\n") where line.hasPrefix("Pss:") {
+      // In KiB.
+      return line.split(separator: " ").dropFirst().first.flatMap { Int64($0) }.map { $0 * 1_024 }
+    }
+    return nil
+  }
+
+  private static func children(of pid: Int32) -> [Int32] {
+    let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? []
+    return tasks.flatMap { task -> [Int32] in
+      let text = try? String(contentsOfFile: "/proc/\(pid)/task/\(task)/children", encoding: .utf8)
+      return text?.split(separator: " ").compactMap { Int32($0) } ?? []
+    }
+  }
+}
