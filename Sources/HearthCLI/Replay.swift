@@ -48,13 +48,7 @@ struct ReplayCommand: ParsableCommand {
     Terminal.status("Reading \(trace)")
     let trace = try TraceReader.read(trace, reading)
     warn(of: trace)
-    let rows = candidates.map { name, policy in
-      let report = Replay.run(trace, policy, options) { share in
-        Terminal.status("Replaying \(name): \(Int(share * 100)) %")
-      }
-      return ReplayRow(name, report)
-    }
-    Terminal.clearStatus()
+    let rows = replay(trace, candidates, options)
     if let plot { try write(ReplayPlot.svg(title: title(trace), rows.map { ($0.policy, $0.report) }), to: plot) }
     if json {
       try JSONOutput.print(rows)
@@ -64,6 +58,21 @@ struct ReplayCommand: ParsableCommand {
       print("\(title(trace)): \(trace.arrivals.count) requests to \(trace.functions.count) functions\n")
       Terminal.table([ReplayRow.headings] + rows.map(\.cells))
     }
+  }
+
+  /// One replay for each policy, as many at a time as there are cores.
+  private func replay(
+    _ trace: Trace, _ candidates: [(String, FunctionPolicy)], _ options: Replay.Options
+  ) -> [ReplayRow] {
+    let progress = ReplayProgress(count: candidates.count)
+    let rows = ReplayRows(count: candidates.count)
+    DispatchQueue.concurrentPerform(iterations: candidates.count) { index in
+      let (name, policy) = candidates[index]
+      let report = Replay.run(trace, policy, options) { progress.report($0, of: index) }
+      rows.set(ReplayRow(name, report), at: index)
+    }
+    Terminal.clearStatus()
+    return rows.all
   }
 
   private func namedPolicies() throws -> [(String, FunctionPolicy)] {
@@ -125,8 +134,34 @@ struct ReplayCommand: ParsableCommand {
   }
 }
 
+/// How far several replays are together.
+private final class ReplayProgress: @unchecked Sendable {
+  private let lock = NSLock()
+  private var shares: [Double]
+
+  init(count: Int) { shares = Array(repeating: 0, count: count) }
+
+  func report(_ share: Double, of index: Int) {
+    lock.withLock {
+      shares[index] = share
+      Terminal.status("Replaying: \(Int(shares.reduce(0, +) / Double(shares.count) * 100)) %")
+    }
+  }
+}
+
+private final class ReplayRows: @unchecked Sendable {
+  private let lock = NSLock()
+  private var rows: [ReplayRow?]
+
+  init(count: Int) { rows = Array(repeating: nil, count: count) }
+
+  func set(_ row: ReplayRow, at index: Int) { lock.withLock { rows[index] = row } }
+
+  var all: [ReplayRow] { lock.withLock { rows.compactMap { $0 } } }
+}
+
 /// One policy's results, as the table, CSV and JSON have them.
-struct ReplayRow: Encodable {
+struct ReplayRow: Encodable, Sendable {
   static let headings = [
     "POLICY", "COLD", "COLD %", "P50 %", "P75 %", "P99 %", "WAIT P50", "WAIT P99", "IDLE WORKER-H", "IDLE GIB-H",
     "PEAK", "STARTS", "PREWARMS", "REFUSED",

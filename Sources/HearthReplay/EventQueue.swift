@@ -32,15 +32,20 @@ struct EventQueue<Event> {
     let last = heap.removeLast()
     guard !heap.isEmpty else { return first }
     heap[0] = last
+    sink(last)
+    return first
+  }
+
+  private mutating func sink(_ entry: Entry) {
     var parent = 0
     while true {
-      var smallest = parent
-      for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && heap[child].precedes(heap[smallest]) {
-        smallest = child
-      }
-      guard smallest != parent else { return first }
-      heap.swapAt(parent, smallest)
-      parent = smallest
+      var child = 2 * parent + 1
+      guard child < heap.count else { break }
+      if child + 1 < heap.count, heap[child + 1].precedes(heap[child]) { child += 1 }
+      guard heap[child].precedes(entry) else { break }
+      heap[parent] = heap[child]
+      parent = child
     }
+    heap[parent] = entry
   }
 }

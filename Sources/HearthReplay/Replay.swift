@@ -31,11 +31,14 @@ public struct Replay {
     let name: FunctionName
     let bytes: Int64
     var wakeAt: HearthInstant?
+    /// Its workers, by their numbers less the first.
+    var workers: [Worker?] = []
     var outcome = ReplayReport.Function()
   }
 
   struct Worker {
-    let function: Int
+    /// Whether its node has let it start.
+    var isGranted = false
     var isReady = false
     var running = 0
     var since: HearthInstant
@@ -47,7 +50,6 @@ public struct Replay {
   let trace: Trace
   let options: Options
   var functions: [Function]
-  var workers: [WorkerID: Worker] = [:]
   var node: NodeSchedule
   var nodeWakeAt: HearthInstant?
   var events = EventQueue<Event>()
@@ -100,7 +102,11 @@ public struct Replay {
       }
     }
     now = end
-    for id in workers.keys { account(id) }
+    for (index, function) in functions.enumerated() {
+      for number in function.workers.indices {
+        account(WorkerID(UInt64(index) * Replay.workerNumberStride + UInt64(number) + 1))
+      }
+    }
     progress(1)
     return finish()
   }
@@ -122,14 +128,15 @@ public struct Replay {
     switch event {
     case .finish(let number, let worker):
       account(worker)
-      workers[worker]!.running -= 1
-      let index = workers[worker]!.function
+      self[worker]!.running -= 1
+      let index = Replay.function(of: worker)
       let id = InvocationID(UInt64(number))
       take(functions[index].schedule.invocationFinished(id, on: worker, now: now), index)
     case .ready(let id):
-      guard let index = workers[id]?.function else { return }
+      guard self[id] != nil else { return }
+      let index = Replay.function(of: id)
       account(id)
-      workers[id]!.isReady = true
+      self[id]!.isReady = true
       take(functions[index].schedule.workerBecameReady(id, now: now), index)
       take(node.workerBecameReady(id, now: now))
     case .wake(let index):
@@ -161,7 +168,7 @@ public struct Replay {
 
   private mutating func run(_ id: InvocationID, _ worker: WorkerID, _ kind: FunctionSchedule.StartKind, _ index: Int) {
     account(worker)
-    workers[worker]!.running += 1
+    self[worker]!.running += 1
     let arrival = trace.arrivals[Int(id.rawValue)]
     if kind == .cold {
       functions[index].outcome.cold += 1
@@ -180,14 +187,14 @@ public struct Replay {
   private mutating func ask(_ id: WorkerID, _ reason: FunctionSchedule.StartReason, _ index: Int) {
     report.starts += 1
     if reason == .prewarm { report.prewarms += 1 }
-    workers[id] = Worker(function: index, since: now)
-    let function = functions[index]
-    take(node.startAsked(id, of: function.name, declared: function.bytes, reason.urgency, now: now))
+    functions[index].workers.append(Worker(since: now))
+    let (name, bytes) = (functions[index].name, functions[index].bytes)
+    take(node.startAsked(id, of: name, declared: bytes, reason.urgency, now: now))
   }
 
   private mutating func end(_ id: WorkerID, _ index: Int) {
     account(id)
-    workers[id] = nil
+    self[id] = nil
     take(functions[index].schedule.workerExited(id, now: now), index)
     take(node.workerEnded(id, now: now))
   }
@@ -196,15 +203,18 @@ public struct Replay {
     for action in actions {
       switch action {
       case .grant(let id):
-        guard let index = workers[id]?.function else { continue }
-        account(id)
+        guard self[id] != nil else { continue }
+        let index = Replay.function(of: id)
+        self[id]!.isGranted = true
+        self[id]!.since = now
         timeline.addWorker(at: now)
         report.noteAlive(node.workerCount)
         take(functions[index].schedule.workerStartBegan(id, now: now), index)
         events.add(.ready(id), at: now.advanced(by: options.startTime))
       case .refuse(let id, _):
-        guard let index = workers[id]?.function else { continue }
-        workers[id] = nil
+        guard self[id] != nil else { continue }
+        let index = Replay.function(of: id)
+        self[id] = nil
         take(
           functions[index].schedule.workerFailedToStart(id, reason: "it is larger than the node", now: now), index)
       case .reclaim(let bytes): reclaim(bytes)
@@ -225,7 +235,7 @@ public struct Replay {
       }
     }
     for id in NodeSchedule.victims(among: candidates, bytes: bytes) {
-      guard let index = workers[id]?.function else { continue }
+      let index = Replay.function(of: id)
       node.workerLeaves(id)
       report.reclaimed += 1
       take(functions[index].schedule.workerReclaimed(id, now: now), index)
@@ -244,12 +254,21 @@ public struct Replay {
 
   /// Books what a worker did since it was last looked at.
   private mutating func account(_ id: WorkerID) {
-    guard let worker = workers[id] else { return }
-    workers[id]!.since = now
-    guard now > worker.since, node.bytes(of: id) > 0 else { return }
+    guard let worker = self[id], worker.isGranted, now > worker.since else { return }
+    self[id]!.since = now
     let time = worker.since.duration(to: now).seconds
-    report.book(time: time, bytes: functions[worker.function].bytes, isIdle: worker.isReady && worker.running == 0)
+    let bytes = functions[Replay.function(of: id)].bytes
+    report.book(time: time, bytes: bytes, isIdle: worker.isReady && worker.running == 0)
     timeline.book(from: worker.since, to: now)
+  }
+
+  private static func function(of id: WorkerID) -> Int { Int((id.rawValue - 1) / workerNumberStride) }
+
+  private static func number(of id: WorkerID) -> Int { Int((id.rawValue - 1) % workerNumberStride) }
+
+  private subscript(id: WorkerID) -> Worker? {
+    get { functions[Replay.function(of: id)].workers[Replay.number(of: id)] }
+    set { functions[Replay.function(of: id)].workers[Replay.number(of: id)] = newValue }
   }
 
   private func finish() -> ReplayReport {
