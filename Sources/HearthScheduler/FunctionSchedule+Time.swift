@@ -30,7 +30,7 @@ extension FunctionSchedule {
       restBegan = nil
     }
     guard nextTick == nil else { return }
-    scaler.restart(now: now)
+    scaler.restart(pool: poolSize, policy, now: now)
     nextTick = now.advanced(by: policy.tick)
     scheduleWake(nextTick!)
   }

@@ -6,7 +6,8 @@ import HearthCore
 /// What holds after every fact:
 /// - the bytes of granted workers are within the budget when they are granted;
 /// - of the workers granted within the last `startTime`, at most `startsMax` are still starting;
-/// - asks that have waited for `patience` are granted in the order they came, whatever comes after them.
+/// - functions without a worker whose request has waited for `patience` get one in the order they asked, whatever others
+///   ask for.
 public struct NodeSchedule: Sendable {
   /// Why a worker is asked for, most urgent first.
   public enum Urgency: Int, Comparable, Sendable {
@@ -65,7 +66,8 @@ public struct NodeSchedule: Sendable {
 
   /// 256 MiB: a worker's memory until one of its function has been measured, where nothing is declared.
   public static let bytesUnknown: Int64 = 256 << 20
-  /// 30 s: how long an ask is passed over before its turn comes regardless, and before others must make room for it.
+  /// 30 s: how long a function without a worker is passed over before its turn comes regardless, and before others must
+  /// make room for it.
   public static let patience = Duration.seconds(30)
   /// 2 s: for how long a start counts. Later it mostly waits for a disk or a device, and must not keep others away.
   static let startTime = Duration.seconds(2)
@@ -77,6 +79,7 @@ public struct NodeSchedule: Sendable {
   private var asks: [Ask] = []
   private var grants: [WorkerID: Grant] = [:]
   private var startingBy: [FunctionName: Int] = [:]
+  private var grantedTo: [FunctionName: Int] = [:]
   /// The largest worker of each function that was measured.
   private var measured: [FunctionName: Int64] = [:]
   private var declared: [FunctionName: Int64] = [:]
@@ -126,6 +129,7 @@ public struct NodeSchedule: Sendable {
     endStart(id)
     if let grant = grants.removeValue(forKey: id) {
       granted -= grant.bytes
+      grantedTo[grant.function, default: 1] -= 1
       if grant.isLeaving { yielded = nil }
     }
     return pump(now: now)
@@ -202,10 +206,11 @@ public struct NodeSchedule: Sendable {
     granted += bytes
     startingCount += 1
     startingBy[ask.function, default: 0] += 1
+    grantedTo[ask.function, default: 0] += 1
   }
 
   private func isDue(_ ask: Ask, now: HearthInstant) -> Bool {
-    ask.urgency == .demand && ask.asked.duration(to: now) >= NodeSchedule.patience
+    ask.urgency == .demand && ask.asked.duration(to: now) >= NodeSchedule.patience && grantedTo[ask.function] ?? 0 == 0
   }
 
   /// Whose turn is first: those that have waited too long in the order they came, then by urgency, then functions with

@@ -27,11 +27,13 @@ struct Scaler: Sendable {
 
   func isPanicking(now: HearthInstant) -> Bool { panicUntil.map { now < $0 } ?? false }
 
-  /// The first request after a rest: earlier recommendations are void.
-  mutating func restart(now: HearthInstant) {
+  /// The first request after a rest: earlier recommendations are void, and the pool as it is stands for them.
+  mutating func restart(pool: Int, _ policy: FunctionPolicy, now: HearthInstant) {
     meter.restart(now: now)
     highest.reset()
     lowest.reset()
+    _ = highest.add(pool, window: policy.downscaleStabilization, now: now)
+    _ = lowest.add(max(1, pool), window: policy.upscaleStabilization, now: now)
     panicUntil = nil
     lastTick = now
   }

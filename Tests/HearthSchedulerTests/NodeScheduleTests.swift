@@ -1,0 +1,186 @@
+import HearthCore
+import HearthTestSupport
+import Testing
+
+@testable import HearthScheduler
+
+private let mebibyte: Int64 = 1 << 20
+
+private func function(_ number: Int) -> FunctionName { try! FunctionName("f\(number)") }
+
+extension [NodeSchedule.Action] {
+  fileprivate var granted: [WorkerID] {
+    compactMap { if case .grant(let id) = $0 { id } else { nil } }
+  }
+
+  fileprivate var effects: [NodeSchedule.Action] {
+    filter { if case .wake = $0 { false } else { true } }
+  }
+}
+
+@Suite("A node's memory and starts")
+struct NodeScheduleTests {
+  private func ask(
+    _ node: inout NodeSchedule, _ worker: UInt64, of number: Int, _ mebibytes: Int64 = 100,
+    _ urgency: NodeSchedule.Urgency = .demand, at seconds: Double = 0
+  ) -> [NodeSchedule.Action] {
+    node.startAsked(
+      WorkerID(worker), of: function(number), declared: mebibytes * mebibyte, urgency, now: instant(seconds))
+  }
+
+  @Test("At most so many start at once, and functions take turns")
+  func starts() {
+    var node = NodeSchedule(memory: 10_000 * mebibyte, startsMax: 2)
+    // One function asks for ten workers, then another for one.
+    var granted: [WorkerID] = []
+    for worker in 1...10 { granted += ask(&node, UInt64(worker), of: 1).granted }
+    granted += ask(&node, 11, of: 2).granted
+    #expect(granted == [WorkerID(1), WorkerID(2)])
+    #expect(node.workerBecameReady(WorkerID(1), now: instant(0.1)).granted == [WorkerID(11)], "it has none under way")
+    #expect(node.workerBecameReady(WorkerID(11), now: instant(0.2)).granted == [WorkerID(3)])
+  }
+
+  @Test("A start that takes long keeps no others away")
+  func slowStarts() {
+    var node = NodeSchedule(memory: 10_000 * mebibyte, startsMax: 1)
+    _ = ask(&node, 1, of: 1)
+    let waiting = ask(&node, 2, of: 2, at: 0.5)
+    #expect(waiting == [.wake(instant(2))])
+    #expect(node.timeReached(now: instant(2)).granted == [WorkerID(2)])
+  }
+
+  @Test("Memory is never granted twice; idle workers are asked for room, those idle longest first")
+  func memory() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    #expect(ask(&node, 1, of: 1).granted == [WorkerID(1)])
+    #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
+    #expect(ask(&node, 3, of: 3).effects == [.reclaim(50 * mebibyte)])
+    let candidates = [
+      NodeSchedule.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
+      NodeSchedule.Candidate(id: WorkerID(2), idle: .seconds(9), bytes: 100 * mebibyte),
+    ]
+    #expect(NodeSchedule.victims(among: candidates, bytes: 50 * mebibyte) == [WorkerID(2)])
+    #expect(NodeSchedule.victims(among: candidates, bytes: 150 * mebibyte) == [WorkerID(2), WorkerID(1)])
+    #expect(NodeSchedule.victims(among: candidates, bytes: 250 * mebibyte) == [], "in vain is not worth it")
+    node.workerLeaves(WorkerID(2))
+    #expect(node.timeReached(now: instant(1)).effects == [], "room is on its way")
+    #expect(node.workerEnded(WorkerID(2), now: instant(2)).granted == [WorkerID(3)])
+    #expect(node.granted == 200 * mebibyte)
+  }
+
+  @Test("A prewarm takes free memory only")
+  func prewarm() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1)
+    _ = ask(&node, 2, of: 2)
+    #expect(ask(&node, 3, of: 3, 100, .prewarm) == [])
+    #expect(ask(&node, 4, of: 4, 50).granted == [WorkerID(4)], "one that waits goes first")
+    #expect(node.workerEnded(WorkerID(1), now: instant(1)).granted == [WorkerID(3)])
+  }
+
+  @Test("What is larger than the whole budget is refused at once")
+  func tooLarge() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    #expect(ask(&node, 1, of: 1, 300) == [.refuse(WorkerID(1), bytes: 300 * mebibyte)])
+  }
+
+  @Test("Measured memory counts from then on, and an excess is asked back")
+  func measured() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1)
+    _ = ask(&node, 2, of: 2)
+    #expect(node.workerMeasured(WorkerID(1), bytes: 180 * mebibyte, now: instant(1)) == [.reclaim(30 * mebibyte)])
+    #expect(node.expectedBytes(function(1)) == 180 * mebibyte)
+    #expect(node.expectedBytes(function(9)) == NodeSchedule.bytesUnknown)
+  }
+
+  @Test("A large worker is passed over for a while only, then a busy one must make room")
+  func patience() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1)
+    _ = node.workerBecameReady(WorkerID(1), now: instant(0))
+    #expect(ask(&node, 2, of: 2, 200, at: 1).granted == [])
+    #expect(ask(&node, 3, of: 3, 100, at: 2).granted == [WorkerID(3)], "it may pass")
+    _ = node.workerEnded(WorkerID(3), now: instant(3))
+    let due = node.timeReached(now: instant(31))
+    #expect(due.contains(.yield([function(1)])))
+    #expect(ask(&node, 4, of: 4, 100, at: 32).granted == [], "nobody passes any more")
+    #expect(node.workerEnded(WorkerID(1), now: instant(33)).granted == [WorkerID(2)])
+  }
+
+  @Test("No function waits for ever, whatever others ask for", arguments: 1...20 as ClosedRange<UInt64>)
+  func fairness(seed: UInt64) {
+    var world = ContendedNode(seed: seed)
+    for _ in 0..<20_000 { world.step() }
+    #expect(world.served > 100)
+    // Twenty functions at most wait; each gets room when a few workers have yielded, one after another, and each of
+    // those takes ten seconds at most.
+    #expect(world.longestWait < 20 * 4 * 10, "\(world.longestWait) s")
+    #expect(!world.isOverBudget)
+  }
+}
+
+/// A node on which more functions want workers than fit, and no worker ever falls idle.
+private struct ContendedNode {
+  private static let memory = 1_000 * mebibyte
+  private static let functions = 20
+
+  private var random: SeededGenerator
+  private var node: NodeSchedule
+  private var now = 0.0
+  private var next: UInt64 = 1
+  private var owners: [WorkerID: Int] = [:]
+  private var running: [WorkerID: Int] = [:]
+  private var ends: [(at: Double, id: WorkerID)] = []
+  /// Since when each function has asked without having a worker.
+  private var unserved: [Int: Double] = [:]
+  private(set) var longestWait = 0.0
+  private(set) var served = 0
+  private(set) var isOverBudget = false
+
+  init(seed: UInt64) {
+    random = SeededGenerator(seed: seed)
+    node = NodeSchedule(memory: ContendedNode.memory, startsMax: Int.random(in: 1...4, using: &random))
+  }
+
+  mutating func step() {
+    now += 0.1
+    if random.chance(0.02), node.waitingCount < 60 { ask(Int.random(in: 1...ContendedNode.functions, using: &random)) }
+    while let index = ends.firstIndex(where: { $0.at <= now }) {
+      let id = ends.remove(at: index).id
+      running[id] = nil
+      handle(node.workerEnded(id, now: instant(now)))
+    }
+    handle(node.timeReached(now: instant(now)))
+    for since in unserved.values { longestWait = max(longestWait, now - since) }
+    if node.granted > ContendedNode.memory { isOverBudget = true }
+  }
+
+  private mutating func ask(_ number: Int) {
+    let id = WorkerID(next)
+    next += 1
+    owners[id] = number
+    if !running.values.contains(number), unserved[number] == nil { unserved[number] = now }
+    let bytes = Int64(50 + 17 * number) * mebibyte
+    handle(node.startAsked(id, of: function(number), declared: bytes, .demand, now: instant(now)))
+  }
+
+  private mutating func handle(_ actions: [NodeSchedule.Action]) {
+    for action in actions {
+      switch action {
+      case .grant(let id):
+        served += 1
+        running[id] = owners[id]!
+        unserved[owners[id]!] = nil
+        handle(node.workerBecameReady(id, now: instant(now)))
+      case .yield(let names):
+        let busy = running.keys.filter { id in !ends.contains { $0.id == id } }
+        guard let name = names.first, let id = busy.filter({ function(running[$0]!) == name }).min() else { continue }
+        node.workerLeaves(id)
+        ends.append((now + Double.random(in: 0...10, using: &random), id))
+      case .refuse: Issue.record("nothing here is too large")
+      case .reclaim, .wake: break
+      }
+    }
+  }
+}
