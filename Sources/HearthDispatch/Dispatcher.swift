@@ -114,10 +114,8 @@ public final class Dispatcher: FunctionRouter {
     let committed: Committed
     let isWarm = endpoint(version.name)?.view().workers.isEmpty == false
     do {
-      let initial = version.policy.workersInitial ?? version.policy.workersMin
-      if isWarm || max(initial, version.policy.workersMin) > 0 {
-        try await next.activate(workers: max(1, initial)).get()
-      }
+      let initial = max(version.policy.workersInitial ?? 0, version.policy.workersMin)
+      try await next.activate(workers: isWarm ? max(1, initial) : initial).get()
       committed = try commit()
     } catch {
       _ = next.retire()

@@ -140,10 +140,13 @@ public final class FunctionEndpoint: Sendable {
 
   // The life of the version.
 
-  /// Starts workers ahead of the first request. The future succeeds when one is ready and fails with the reason of
-  /// the first failed start.
+  /// Begins to serve: starts what the policy keeps without requests, and at least as many workers as given. The future
+  /// succeeds when one of these is ready, and fails with the reason of the first failed start.
   func activate(workers: Int) -> EventLoopFuture<Void> {
-    guard workers > 0 else { return timers.makeSucceededVoidFuture() }
+    guard workers > 0 else {
+      decide { $0.activated(workers: 0, now: $1) }
+      return timers.makeSucceededVoidFuture()
+    }
     let promise = timers.makePromise(of: Void.self)
     state.withLockedValue { $0.activations.append(promise) }
     decide { $0.activated(workers: workers, now: $1) }

@@ -49,6 +49,9 @@ public struct Replay {
 
   let trace: Trace
   let options: Options
+  let end: HearthInstant
+  /// Requests that have come and have no worker yet.
+  var waiting = 0
   var functions: [Function]
   var node: NodeSchedule
   var nodeWakeAt: HearthInstant?
@@ -60,6 +63,7 @@ public struct Replay {
   init(_ trace: Trace, _ policy: FunctionPolicy, _ options: Options) {
     self.trace = trace
     self.options = options
+    end = HearthInstant(nanoseconds: trace.length.nanoseconds)
     functions = trace.functions.enumerated().map { index, function in
       let first = UInt64(index) * Replay.workerNumberStride + 1
       return Function(
@@ -84,16 +88,16 @@ public struct Replay {
   }
 
   private mutating func run(_ progress: (Double) -> Void) -> ReplayReport {
-    let end = HearthInstant(nanoseconds: trace.length.nanoseconds)
     for index in functions.indices { activate(index) }
     var arrived = 0
     while true {
       let arrival = arrived < trace.arrivals.count ? trace.arrivals[arrived].at : nil
       let next = [arrival, events.nextAt].compactMap { $0 }.min()
-      guard let next, next <= end else { break }
+      // What has come is served, also after the end; workers are booked until then.
+      guard let next, next <= end || waiting > 0 else { break }
       now = max(now, next)
       // At one instant what ends goes first: its worker may take what arrives.
-      if let at = events.nextAt, at <= arrival ?? end {
+      if let at = events.nextAt, arrival.map({ at <= $0 }) ?? true {
         perform(events.removeFirst())
       } else {
         arrive(arrived)
@@ -101,7 +105,7 @@ public struct Replay {
         if arrived % 65_536 == 0 { progress(Double(arrived) / Double(trace.arrivals.count)) }
       }
     }
-    now = end
+    now = max(now, end)
     for (index, function) in functions.enumerated() {
       for number in function.workers.indices {
         account(WorkerID(UInt64(index) * Replay.workerNumberStride + UInt64(number) + 1))
@@ -120,6 +124,7 @@ public struct Replay {
   private mutating func arrive(_ number: Int) {
     let index = Int(trace.arrivals[number].function)
     functions[index].outcome.requests += 1
+    waiting += 1
     timeline.addRequest(at: now)
     take(functions[index].schedule.invocationArrived(InvocationID(UInt64(number)), now: now), index)
   }
@@ -168,6 +173,7 @@ public struct Replay {
 
   private mutating func run(_ id: InvocationID, _ worker: WorkerID, _ kind: FunctionSchedule.StartKind, _ index: Int) {
     account(worker)
+    waiting -= 1
     self[worker]!.running += 1
     let arrival = trace.arrivals[Int(id.rawValue)]
     if kind == .cold {
@@ -179,6 +185,7 @@ public struct Replay {
   }
 
   private mutating func refuse(_ id: InvocationID, _ index: Int) {
+    waiting -= 1
     functions[index].outcome.refused += 1
   }
 
@@ -254,6 +261,7 @@ public struct Replay {
 
   /// Books what a worker did since it was last looked at.
   private mutating func account(_ id: WorkerID) {
+    let now = min(now, end)
     guard let worker = self[id], worker.isGranted, now > worker.since else { return }
     self[id]!.since = now
     let time = worker.since.duration(to: now).seconds
