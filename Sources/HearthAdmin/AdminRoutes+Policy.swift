@@ -4,6 +4,7 @@ import HearthDispatch
 import HearthScheduler
 import Hummingbird
 import NIOCore
+import NIOPosix
 
 /// Policies, the decisions that follow from them, and the traffic they are judged by.
 extension AdminRoutes {
@@ -40,24 +41,12 @@ extension AdminRoutes {
   @Sendable func trace(_ request: Request, _ context: BasicRequestContext) throws -> Response {
     let name = try name(context)
     _ = try registry.known(name)
-    let registry = registry
+    let reader = registry.arrivalReader(name)
     return Response(
       status: .ok, headers: [.contentType: "text/csv; charset=utf-8"],
       body: ResponseBody { writer in
-        // Read on a thread that may block; at most a few parts ahead of the caller.
-        let (parts, continuation) = AsyncStream.makeStream(of: String.self)
-        let ahead = DispatchSemaphore(value: 8)
-        Thread.detachNewThread {
-          registry.exportArrivals(name) { part in
-            ahead.wait()
-            if case .terminated = continuation.yield(part) { return false }
-            return true
-          }
-          continuation.finish()
-        }
-        defer { for _ in 0..<8 { ahead.signal() } }
-        for await part in parts {
-          ahead.signal()
+        // Read by a thread that may block, a part at a time.
+        while let part = try await NIOThreadPool.singleton.runIfActive({ reader.next() }) {
           try await writer.write(ByteBuffer(string: part))
         }
         try await writer.finish(nil)

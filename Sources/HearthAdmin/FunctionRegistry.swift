@@ -38,7 +38,7 @@ public actor FunctionRegistry {
         // A preload that hangs must not keep the others away.
         let version = try await preparer.prepare(
           function.name, function.digest, overrides: function.overrides, waits: false, progress: { _ in })
-        dispatcher.restore(version)
+        dispatcher.restore(version, rests: arrivals.rests(function.name))
         preparer.release(version)
       } catch {
         logger.error("function not restored", metadata: ["function": "\(function.name)", "reason": "\(error)"])
@@ -58,7 +58,7 @@ public actor FunctionRegistry {
     defer { preparer.release(version) }
     progress("Switching over")
     let store = store
-    let stored = try await dispatcher.deploy(version) { try store.deploy(name, digest) }
+    let stored = try await dispatcher.deploy(version, rests: arrivals.rests(name)) { try store.deploy(name, digest) }
     releaseZygotes()
     logger.info("deployed", metadata: ["function": "\(name)", "version": "\(digest.short)"])
     return stored
@@ -120,10 +120,8 @@ public actor FunctionRegistry {
 
   public nonisolated var endpoints: [FunctionEndpoint] { dispatcher.endpoints }
 
-  /// The function's recorded requests as CSV. Blocks while it reads.
-  public nonisolated func exportArrivals(_ name: FunctionName, write: (String) -> Bool) {
-    arrivals.export(name, write: write)
-  }
+  /// The function's recorded requests.
+  public nonisolated func arrivalReader(_ name: FunctionName) -> ArrivalReader { arrivals.reader(name) }
 
   public nonisolated func logPath(_ name: FunctionName) -> String { preparer.log(of: name).path }
 

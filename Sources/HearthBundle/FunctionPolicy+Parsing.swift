@@ -2,8 +2,8 @@ import HearthCore
 import HearthYAML
 
 extension FunctionPolicy {
-  /// Reads the text of a policy: the sections `scaling` and `timeouts` as they stand in `function.yaml`, or the text of a
-  /// whole `function.yaml`, of which the rest is passed over. Throws `policy_invalid` with line and column.
+  /// Reads the text of a policy: the sections `scaling` and `timeouts` as they stand in `function.yaml`, or the text of
+  /// a whole `function.yaml`, of which the rest is passed over. Throws `policy_invalid` with line and column.
   public init(parsing text: String, file: String) throws {
     self.init()
     let root = try YAMLMapping(parsing: text, file: file, code: .policyInvalid)

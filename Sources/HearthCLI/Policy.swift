@@ -7,7 +7,8 @@ struct Policy: ParsableCommand {
     abstract: "Show or change a function's policy, live.",
     discussion: """
       Without options prints each knob, its value, where that comes from (default, function.yaml or live) and what it \
-      takes. Changes take effect at once and survive a restart; '--reset KNOB' goes back to function.yaml or the default.
+      takes. Changes take effect at once and survive a restart; '--reset KNOB' goes back to function.yaml or the \
+      default.
       """)
 
   @Argument(help: "The function.")

@@ -9,9 +9,9 @@ struct ReplayCommand: ParsableCommand {
     commandName: "replay",
     abstract: "Try policies on recorded traffic: what would they have cost?",
     discussion: """
-      Runs the gateway's own scheduler against a trace in virtual time. TRACE is what 'hearth trace export' writes, a CSV \
-      with the columns timestamp, function and duration, or a public trace (docs/policies.md lists them). Workers, their \
-      starts and the clock are simulated; every decision is the one a gateway would take.
+      Runs the gateway's own scheduler against a trace in virtual time. TRACE is what 'hearth trace export' writes, a \
+      CSV with the columns timestamp, function and duration, or a public trace (docs/policies.md lists them). Workers, \
+      their starts and the clock are simulated; every decision is the one a gateway would take.
       """)
 
   @Argument(help: "A file of requests.")
@@ -43,7 +43,12 @@ struct ReplayCommand: ParsableCommand {
     options.startTime = try parse(startTime, "start-time", Duration.init(hearth:))
     options.workerMemory = try parse(workerMemory, "worker-memory", ByteSize.init)
     options.workersMemory = try workersMemory.map { try parse($0, "workers-memory", ByteSize.init) }
-    options.startsMax = startsMax
+    options.startsMax = try startsMax.map { count in
+      guard count > 0 else {
+        throw HearthError(.configurationInvalid, "'\(count)' is not a value of --starts-max.", hint: "Give 1 or more.")
+      }
+      return count
+    }
     let candidates = try namedPolicies()
     Terminal.status("Reading \(trace)")
     let trace = try TraceReader.read(trace, reading)
@@ -53,7 +58,7 @@ struct ReplayCommand: ParsableCommand {
     if json {
       try JSONOutput.print(rows)
     } else if csv {
-      for cells in [ReplayRow.headings] + rows.map(\.cells) { print(cells.joined(separator: ",")) }
+      for cells in [ReplayRow.headings] + rows.map(\.cells) { print(cells.map(quoted).joined(separator: ",")) }
     } else {
       print("\(title(trace)): \(trace.arrivals.count) requests to \(trace.functions.count) functions\n")
       Terminal.table([ReplayRow.headings] + rows.map(\.cells))
@@ -89,7 +94,7 @@ struct ReplayCommand: ParsableCommand {
 
   /// A policy from a file, or from knobs on the command line.
   private func policy(_ text: String) throws -> FunctionPolicy {
-    guard text.isEmpty || text.contains("=") else {
+    guard text.isEmpty || text.contains("=") && !FileManager.default.fileExists(atPath: text) else {
       guard let content = try? String(contentsOfFile: text, encoding: .utf8) else {
         throw HearthError(.policyInvalid, "The policy '\(text)' cannot be read.", hint: "Give a file, or KNOB=VALUE.")
       }
@@ -97,7 +102,7 @@ struct ReplayCommand: ParsableCommand {
     }
     var values: [String: String] = [:]
     for part in text.split(separator: ",") {
-      let pair = part.split(separator: "=", maxSplits: 1).map(String.init)
+      let pair = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
       guard pair.count == 2, PolicyKnob.named(pair[0]) != nil else {
         let nearest = pair[0].nearest(in: PolicyKnob.all.map(\.name))
         throw HearthError(
@@ -106,6 +111,11 @@ struct ReplayCommand: ParsableCommand {
       values[pair[0]] = pair[1]
     }
     return try FunctionPolicy().overridden(by: values)
+  }
+
+  /// A cell of CSV (RFC 4180).
+  private func quoted(_ cell: String) -> String {
+    cell.contains(where: { ",\"\n".contains($0) }) ? "\"\(cell.replacingOccurrences(of: "\"", with: "\"\""))\"" : cell
   }
 
   private func parse<Value>(_ text: String, _ name: String, _ read: (String) -> Value?) throws -> Value {

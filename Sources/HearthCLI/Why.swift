@@ -58,16 +58,24 @@ struct TraceCommand: ParsableCommand {
 
     func run() throws {
       let path = "/v1/functions/\(try FunctionName(name))/trace"
-      var file = FileHandle.standardOutput
-      if let output {
-        guard FileManager.default.createFile(atPath: output, contents: nil),
-          let opened = FileHandle(forWritingAtPath: output)
-        else { throw HearthError(.fileUnusable, "The file '\(output)' cannot be written.") }
-        file = opened
+      var file = output == nil ? FileHandle.standardOutput : nil
+      var isWritten = true
+      // The file is made when the first bytes are there: an error leaves what it held.
+      let receive: (UnsafeRawBufferPointer) -> Bool = { bytes in
+        if file == nil, let output, FileManager.default.createFile(atPath: output, contents: nil) {
+          file = FileHandle(forWritingAtPath: output)
+        }
+        isWritten = file.map { (try? $0.write(contentsOf: Data(bytes))) != nil } ?? false
+        return isWritten
       }
-      _ = try gateway.client().call(
-        "GET", path, accept: "text/csv",
-        receive: { bytes in (try? file.write(contentsOf: Data(bytes))) != nil })
+      do {
+        _ = try gateway.client().call("GET", path, accept: "text/csv", receive: receive)
+      } catch {
+        guard isWritten else {
+          throw HearthError(.fileUnusable, "The trace cannot be written to '\(output ?? "standard output")'.")
+        }
+        throw error
+      }
     }
   }
 }

@@ -1,7 +1,7 @@
 /// When something recurs, in the five fields of cron (crontab(5)): minute, hour, day of month, month, day of week.
 ///
-/// Fields take `*`, numbers, ranges, lists, steps (`*/15`, `8-18/2`) and English names (`mon`, `jan`). As in cron, a day
-/// matches if either of two restricted day fields does. Times are UTC.
+/// Fields take `*`, numbers, ranges, lists, steps (`*/15`, `8-18/2`) and English names (`mon`, `jan`). As in cron, a
+/// day matches if either of two restricted day fields does. Times are UTC.
 public struct CronExpression: Hashable, Sendable, CustomStringConvertible {
   private static let months = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
   private static let weekdays = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]

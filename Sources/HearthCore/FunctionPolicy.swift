@@ -49,6 +49,9 @@ public struct FunctionPolicy: Hashable, Sendable {
   public var requestTimeout: Duration?
   public var drainTimeout = Duration.seconds(60)
 
+  /// 10,000: what a window remembers is one number for each of its ticks.
+  private static let ticksPerWindowMax = 10_000
+
   public init() {}
 
   /// The requests per worker that the scaler aims at.
@@ -69,6 +72,10 @@ public struct FunctionPolicy: Hashable, Sendable {
     try check(
       tick <= panicWindow, "tick (\(tick.text)) is longer than panic-window (\(panicWindow.text)).",
       hint: "A window needs at least one tick.")
+    try check(
+      window <= tick * FunctionPolicy.ticksPerWindowMax,
+      "window (\(window.text)) is longer than \(FunctionPolicy.ticksPerWindowMax) ticks (\(tick.text)).",
+      hint: "Raise tick or lower window.")
     try check(
       inFlightTarget <= Double(concurrencyMax),
       "target-in-flight (\(inFlightTarget)) is above max-concurrency (\(concurrencyMax)).",

@@ -103,13 +103,14 @@ extension PolicyKnob {
 
   static func duration(
     _ name: String, _ section: Section, _ path: any WritableKeyPath<FunctionPolicy, Duration> & Sendable,
-    _ meaning: String, allowsZero: Bool = false
+    _ meaning: String, least: Duration = .microseconds(1)
   ) -> PolicyKnob {
     PolicyKnob(
-      name: name, section: section, unit: "a duration such as 30s or 5m", meaning: meaning, isLive: true,
-      read: { $0[keyPath: path].text },
+      name: name, section: section,
+      unit: "a duration such as 30s or 5m" + (least >= .milliseconds(1) ? ", \(least.text) or more" : ""),
+      meaning: meaning, isLive: true, read: { $0[keyPath: path].text },
       parse: { text, policy in
-        guard let value = Duration(hearth: text), value > .zero || allowsZero else { return false }
+        guard let value = Duration(hearth: text), value >= least else { return false }
         policy[keyPath: path] = value
         return true
       })
@@ -138,5 +139,9 @@ extension PolicyKnob {
 
 extension Double {
   /// The number without a fraction of zero: `10`, `0.75`.
-  fileprivate var plainText: String { self == rounded() && abs(self) < 1e15 ? String(Int64(self)) : String(self) }
+  fileprivate var plainText: String {
+    // To nine decimals: what was written in per cent must read back as it was.
+    let value = (self * 1e9).rounded() / 1e9
+    return value == value.rounded() && abs(value) < 1e15 ? String(Int64(value)) : String(value)
+  }
 }

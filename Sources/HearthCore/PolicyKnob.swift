@@ -37,7 +37,7 @@ public struct PolicyKnob: Sendable {
     targetInFlight,
     count("max-queue-length", \.queueLengthMax, 0...1_000_000, "requests that may wait; the next gets 503"),
     duration("window", .scaling, \.window, "over how long the scaler averages the requests in flight"),
-    duration("tick", .scaling, \.tick, "how often the scaler decides"),
+    duration("tick", .scaling, \.tick, "how often the scaler decides", least: .milliseconds(100)),
     duration("panic-window", .scaling, \.panicWindow, "over how long it averages to notice a burst"),
     percentage(
       "panic-threshold", \.panicThreshold, 100...100_000,
@@ -45,10 +45,10 @@ public struct PolicyKnob: Sendable {
     duration(
       "upscale-stabilization", .scaling, \.upscaleStabilization,
       "how long more workers must be wanted before they start",
-      allowsZero: true),
+      least: .zero),
     duration(
       "downscale-stabilization", .scaling, \.downscaleStabilization,
-      "how long fewer workers must be wanted before surplus ones stop", allowsZero: true),
+      "how long fewer workers must be wanted before surplus ones stop", least: .zero),
     factor("max-upscale-factor", \.upscaleFactorMax, 1.01...1_000, "most growth of the pool in one decision"),
     factor("max-downscale-factor", \.downscaleFactorMax, 0...0.99, "least that one decision leaves of the pool"),
     factor("upscale-tolerance", \.upscaleTolerance, 0...1, "growth of less than this share of the pool is left alone"),

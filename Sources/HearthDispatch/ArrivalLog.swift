@@ -1,21 +1,9 @@
 import Foundation
 import HearthCore
+import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
-
-/// One request that a worker served, as `hearth trace export` tells it.
-struct ArrivalRecord: Sendable {
-  static let size = 32
-
-  /// When it arrived, in nanoseconds of the gateway's clock; on disk in nanoseconds since 1970.
-  var arrival: Int64
-  /// How long it waited for a worker, and how long that was at it, in nanoseconds.
-  var waited: Int64
-  var duration: Int64
-  /// Whether it waited for a start.
-  var wasCold: Bool
-}
 
 /// Requests that have ended and are not written yet. Filled on the request's path, so it only appends.
 struct ArrivalBuffer: Sendable {
@@ -54,13 +42,17 @@ public final class ArrivalLog: Sendable {
 
   private let folder: String
   private let clock: any HearthClock
+  private let logger: Logger
   private let endpoints: @Sendable () -> [FunctionEndpoint]
   /// Held while files are written or read.
   private let writing = NIOLock()
 
   /// - Parameter folder: where the files lie; made if it is not there.
-  public init(folder: String, clock: any HearthClock, timers: any EventLoop, dispatcher: Dispatcher) throws {
+  public init(folder: String, clock: any HearthClock, timers: any EventLoop, dispatcher: Dispatcher, logger: Logger)
+    throws
+  {
     self.folder = folder
+    self.logger = logger
     self.clock = clock
     endpoints = { [weak dispatcher] in dispatcher?.recordingEndpoints() ?? [] }
     do {
@@ -79,7 +71,12 @@ public final class ArrivalLog: Sendable {
     writing.withLock {
       let offset = clock.wallOffset.nanoseconds
       for endpoint in endpoints() {
-        let (records, _) = endpoint.state.withLockedValue { $0.arrivals.take() }
+        let (records, dropped) = endpoint.state.withLockedValue { $0.arrivals.take() }
+        if dropped > 0 {
+          logger.warning(
+            "requests are missing from the arrival log",
+            metadata: ["function": "\(endpoint.version.name)", "count": "\(dropped)"])
+        }
         if !records.isEmpty { append(records, offset, to: path(endpoint.version.name)) }
       }
     }
@@ -87,55 +84,39 @@ public final class ArrivalLog: Sendable {
 
   private func append(_ records: [ArrivalRecord], _ offset: Int64, to path: String) {
     guard let file = fopen(path, "ae") else { return }
-    var bytes = ByteBuffer()
-    bytes.reserveCapacity(records.count * ArrivalRecord.size)
-    for record in records {
-      bytes.writeInteger(record.arrival + offset, endianness: .little)
-      bytes.writeInteger(record.waited, endianness: .little)
-      bytes.writeInteger(record.duration, endianness: .little)
-      bytes.writeInteger(Int64(record.wasCold ? 1 : 0), endianness: .little)
-    }
-    _ = bytes.withUnsafeReadableBytes { fwrite($0.baseAddress, 1, $0.count, file) }
     fseek(file, 0, SEEK_END)
     let size = ftell(file)
+    var bytes = ByteBuffer()
+    bytes.reserveCapacity(records.count * ArrivalRecord.size)
+    for record in records { record.write(to: &bytes, offset: offset) }
+    let written = bytes.withUnsafeReadableBytes { fwrite($0.baseAddress, 1, $0.count, file) }
+    // A full disk must not leave half a record, which would garble all that follow.
+    let isWhole = written == bytes.readableBytes && fflush(file) == 0
+    if !isWhole { ftruncate(fileno(file), size) }
     fclose(file)
-    if size >= ArrivalLog.fileMax { rename(path, "\(path).1") }
+    if size + written >= ArrivalLog.fileMax { rename(path, "\(path).1") }
   }
 
-  /// The recorded requests of a function as CSV, the oldest first: `timestamp,function,duration,waited,start`. Times are
-  /// in seconds. Blocks while it reads.
-  ///
-  /// - Parameter write: gets the text in parts; false ends it.
-  public func export(_ name: FunctionName, write: (String) -> Bool) {
+  /// The recorded requests of a function, the oldest first.
+  public func reader(_ name: FunctionName) -> ArrivalReader {
     flush()
-    guard write("timestamp,function,duration,waited,start\n") else { return }
-    for path in ["\(path(name)).1", path(name)] {
-      guard let file = writing.withLock({ fopen(path, "re") }) else { continue }
-      defer { fclose(file) }
-      var block = [UInt8](repeating: 0, count: 4_096 * ArrivalRecord.size)
-      while true {
-        let count = fread(&block, ArrivalRecord.size, 4_096, file)
-        guard count > 0 else { break }
-        guard write(ArrivalLog.rows(ByteBuffer(bytes: block[..<(count * ArrivalRecord.size)]), name)) else { return }
-      }
-    }
+    let paths = ["\(path(name)).1", path(name)]
+    return writing.withLock { ArrivalReader(name, paths.compactMap { fopen($0, "re") }) }
   }
 
-  private static func rows(_ bytes: ByteBuffer, _ name: FunctionName) -> String {
-    var bytes = bytes
-    var text = ""
-    func next() -> Int64 { bytes.readInteger(endianness: .little) ?? 0 }
-    while bytes.readableBytes >= ArrivalRecord.size {
-      let (arrival, waited, duration, cold) = (next(), next(), next(), next())
-      text += "\(seconds(arrival)),\(name),\(seconds(duration)),\(seconds(waited)),\(cold == 1 ? "cold" : "hot")\n"
+  /// How long the function was without requests each time, the newest last: what a keep-alive learns from. Reads the
+  /// newest 100,000 requests at most.
+  public func rests(_ name: FunctionName) -> [Duration] {
+    flush()
+    var records = writing.withLock { ArrivalReader.last(100_000, of: path(name)) }
+    records.sort { $0.arrival < $1.arrival }
+    var rests: [Duration] = []
+    var busyUntil: Int64?
+    for record in records {
+      if let until = busyUntil, record.arrival > until { rests.append(.nanoseconds(record.arrival - until)) }
+      busyUntil = max(busyUntil ?? 0, record.arrival + record.waited + record.duration)
     }
-    return text
-  }
-
-  /// Nanoseconds as seconds with six decimals.
-  private static func seconds(_ nanoseconds: Int64) -> String {
-    let micros = max(0, nanoseconds) / 1_000
-    return "\(micros / 1_000_000).\(String(1_000_000 + micros % 1_000_000).dropFirst())"
+    return rests
   }
 
   /// Forgets a function's requests.

@@ -8,16 +8,13 @@ import NIOCore
 
 /// The functions that are served now, by name; the router of the data plane.
 public final class Dispatcher: FunctionRouter {
-  /// A million numbers for each version's workers, so that no two share one.
-  private static let workerNumberStride: UInt64 = 1_000_000
-
   private struct State {
     var endpoints: [FunctionName: FunctionEndpoint] = [:]
     /// The same by the name as it stands in a path.
     var routes: [Substring: FunctionEndpoint] = [:]
     /// Versions that are served no more and may still finish requests.
     var retired: [FunctionEndpoint] = []
-    var deploys: UInt64 = 0
+    var deploys = 0
     var isShuttingDown = false
   }
 
@@ -28,6 +25,8 @@ public final class Dispatcher: FunctionRouter {
   private let logger: Logger
   private let state = NIOLockedValueBox(State())
   private let nextInvocation = NIOLockedValueBox<UInt64>(0)
+  /// Blocks of numbers for workers that were given out.
+  private let numberBlocks = NIOLockedValueBox<UInt64>(0)
 
   /// - Parameters:
   ///   - workersMemory: what all workers may take together.
@@ -106,11 +105,14 @@ public final class Dispatcher: FunctionRouter {
   /// Makes a version the one that is served. A version that takes over from one with workers gets a worker of its own
   /// first; when that cannot be loaded the old one stays and the reason is thrown.
   ///
-  /// - Parameter commit: called once nothing can fail any more, before the switch.
+  /// - Parameters:
+  ///   - rests: how long the function was without requests, as recorded, the newest last.
+  ///   - commit: called once nothing can fail any more, before the switch.
   public func deploy<Committed: Sendable>(
-    _ version: DeployedVersion, commit: @Sendable () throws -> Committed
+    _ version: DeployedVersion, rests: [Duration], commit: @Sendable () throws -> Committed
   ) async throws -> Committed {
-    let next = makeEndpoint(version)
+    node.forget(version.name)
+    let next = makeEndpoint(version, rests)
     let committed: Committed
     let isWarm = endpoint(version.name)?.view().workers.isEmpty == false
     do {
@@ -126,25 +128,31 @@ public final class Dispatcher: FunctionRouter {
   }
 
   /// Serves a version as it was served before a restart, without waiting for its workers.
-  public func restore(_ version: DeployedVersion) {
-    let endpoint = makeEndpoint(version)
+  public func restore(_ version: DeployedVersion, rests: [Duration]) {
+    let endpoint = makeEndpoint(version, rests)
     _ = endpoint.activate(workers: version.policy.workersMin)
     _ = replace(version.name, with: endpoint)
   }
 
-  private func makeEndpoint(_ version: DeployedVersion) -> FunctionEndpoint {
+  private func makeEndpoint(_ version: DeployedVersion, _ rests: [Duration]) -> FunctionEndpoint {
     let deploys = state.withLockedValue { state in
       state.deploys += 1
       return state.deploys
     }
     return FunctionEndpoint(
-      version, host: host, node: node, clock: clock, timers: timers,
-      firstWorker: (deploys - 1) * Dispatcher.workerNumberStride + 1,
-      logger: logger)
+      version, number: deploys, rests: rests, host: host, node: node, clock: clock, timers: timers,
+      numbers: { [numberBlocks] in
+        numberBlocks.withLockedValue { blocks in
+          defer { blocks += 1 }
+          return blocks * WorkerNumbers.blockSize + 1
+        }
+      }, logger: logger)
   }
 
   public func delete(_ name: FunctionName) {
+    state.withLockedValue { $0.retired.removeAll { $0.version.name == name } }
     _ = replace(name, with: nil)?.retire()
+    node.forget(name)
   }
 
   private func replace(_ name: FunctionName, with endpoint: FunctionEndpoint?) -> FunctionEndpoint? {

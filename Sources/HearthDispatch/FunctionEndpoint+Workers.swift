@@ -15,7 +15,7 @@ extension FunctionEndpoint {
     } also: {
       if isWanted { $0.launching.insert(id) }
     }
-    if isWanted { start(id) }
+    if isWanted { start(id) } else { node.ended(id) }
   }
 
   /// The node can never let this worker start.
@@ -27,6 +27,11 @@ extension FunctionEndpoint {
   /// A worker that has not begun to start is not wanted any more.
   func withdrawStart(_ id: WorkerID) {
     remove(id) { $0.workerExited(id, now: $1) }
+    settleActivations(
+      .failure(
+        HearthError(
+          .loadFailed, "The node has no room for a worker of '\(version.name)'.",
+          hint: "Raise workers-memory, or lower min-workers of other functions.")))
   }
 
   private func start(_ id: WorkerID) {
@@ -83,8 +88,14 @@ extension FunctionEndpoint {
   private func remove(
     _ id: WorkerID, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
   ) {
-    decide(fact) { $0.workers[id] = nil }
+    let effects = state.withLockedValue { state in
+      let effects = resolve(fact(&state.schedule, clock.now), &state)
+      state.workers[id] = nil
+      return effects
+    }
+    // Before what follows: its memory is free for the worker that takes its place.
     node.ended(id)
+    perform(effects)
     settleIfEmpty()
   }
 
@@ -107,23 +118,29 @@ extension FunctionEndpoint {
   }
 
   /// Lets one worker finish what it has and stop; nil when there is none to spare.
-  func yieldWorker() -> WorkerID? {
+  func yieldWorker(toSuccessor: Bool) -> WorkerID? {
     var worker: WorkerID?
     decide { schedule, now in
-      guard let (id, actions) = schedule.workerYielded(now: now) else { return [] }
+      guard let (id, actions) = schedule.workerYielded(toSuccessor: toSuccessor, now: now) else { return [] }
       worker = id
       return actions
     }
     return worker
   }
 
-  /// Measures the memory of all ready workers. Reads files; not for an event loop.
+  /// Measures the memory of all workers that have served a request: before, it says little of what they will take.
+  /// Reads files; not for an event loop.
   func measureWorkers() {
-    let entries = state.withLockedValue { $0.workers }
+    let entries = state.withLockedValue { state in state.workers.filter { state.schedule.hasServed($0.key) } }
     for (id, entry) in entries {
       guard let bytes = entry.handle.memory else { continue }
-      state.withLockedValue { $0.workers[id]?.memory = bytes }
-      node.measured(id, bytes.bytes)
+      // The most it took counts: it may take that again.
+      let most = state.withLockedValue { state in
+        let most = max(bytes, state.workers[id]?.memory ?? bytes)
+        state.workers[id]?.memory = most
+        return most
+      }
+      node.measured(id, most.bytes)
     }
   }
 }

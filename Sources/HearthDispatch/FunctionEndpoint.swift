@@ -44,11 +44,12 @@ public final class FunctionEndpoint: Sendable {
   }
 
   /// An action with what it concerns, looked up under the lock.
-  private enum Effect {
+  enum Effect {
     case run(Invocation, any WorkerHandle, FunctionSchedule.StartKind, StartTiming, isAhead: Bool)
     case recall(Invocation, any WorkerHandle)
     case reject(Invocation, FunctionSchedule.Rejection)
     case start(WorkerID, FunctionSchedule.StartReason)
+    case hurry(WorkerID)
     case withdrawStart(WorkerID)
     case stop(any WorkerHandle)
     case kill(any WorkerHandle)
@@ -56,6 +57,9 @@ public final class FunctionEndpoint: Sendable {
   }
 
   public let version: DeployedVersion
+  /// Counts the deploys of a gateway.
+  let number: Int
+  private let numbers: @Sendable () -> UInt64
   /// The version as `Hearth-Version` has it.
   let shortDigest: String
   let clock: any HearthClock
@@ -66,11 +70,13 @@ public final class FunctionEndpoint: Sendable {
   let state: NIOLockedValueBox<State>
 
   init(
-    _ version: DeployedVersion, host: any WorkerHost, node: WorkerNode, clock: any HearthClock, timers: any EventLoop,
-    firstWorker: UInt64, logger: Logger
+    _ version: DeployedVersion, number: Int, rests: [Duration], host: any WorkerHost, node: WorkerNode,
+    clock: any HearthClock, timers: any EventLoop, numbers: @escaping @Sendable () -> UInt64, logger: Logger
   ) {
     self.version = version
     shortDigest = version.digest.short
+    self.number = number
+    self.numbers = numbers
     self.host = host
     self.node = node
     self.clock = clock
@@ -78,7 +84,8 @@ public final class FunctionEndpoint: Sendable {
     self.logger = logger
     var schedule = FunctionSchedule(
       policy: version.policy, startMode: version.forks ? .fork : .spawn,
-      pipelines: version.isHandler, firstWorker: firstWorker)
+      pipelines: version.isHandler, numbers: WorkerNumbers(first: numbers()))
+    schedule.restsObserved(rests)
     schedule.wallClockRead(offset: clock.wallOffset)
     state = NIOLockedValueBox(State(schedule: schedule))
   }
@@ -88,13 +95,20 @@ public final class FunctionEndpoint: Sendable {
   /// Admits an invocation: it runs, waits or is rejected. Call on its event loop.
   func submit(_ invocation: Invocation) {
     decide(arriving: invocation) {
-      $0.invocationArrived(invocation.id, isWhole: invocation.bodyEnded, lane: invocation.lane, now: $1)
+      $0.invocationArrived(
+        invocation.id, isWhole: invocation.bodyEnded, lane: invocation.lane, wasAnnounced: invocation.isAnnounced,
+        now: $1)
     }
   }
 
   /// A request is on its way whose body is not there yet.
   func announce() {
     decide { $0.invocationAnnounced(now: $1) }
+  }
+
+  /// The client of an announced request left before its body was there.
+  func withdrawAnnouncement() {
+    decide { $0.announcementWithdrawn(now: $1) }
   }
 
   /// A worker is done with an invocation.
@@ -196,7 +210,7 @@ public final class FunctionEndpoint: Sendable {
   }
 
   /// Looks up what the actions concern. An arriving invocation that neither runs nor is rejected now waits.
-  private func resolve(
+  func resolve(
     _ actions: [FunctionSchedule.Action], _ state: inout State, arriving: Invocation? = nil
   ) -> [Effect] {
     var arriving = arriving
@@ -231,6 +245,8 @@ public final class FunctionEndpoint: Sendable {
       case .startWorker(let id, let reason):
         logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         effects.append(.start(id, reason))
+        if state.schedule.numbers.runOut { state.schedule.addNumbers(first: numbers()) }
+      case .hurryWorker(let id): effects.append(.hurry(id))
       case .stopWorker(let id, let reason):
         logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] { effects.append(.stop(entry.handle)) }
@@ -248,7 +264,7 @@ public final class FunctionEndpoint: Sendable {
     return effects
   }
 
-  private func perform(_ effects: [Effect]) {
+  func perform(_ effects: [Effect]) {
     for effect in effects {
       switch effect {
       case .run(let invocation, let worker, let kind, let timing, let isAhead):
@@ -263,6 +279,7 @@ public final class FunctionEndpoint: Sendable {
       case .reject(let invocation, let rejection):
         invocation.onLoop { $0.rejected(rejection) }
       case .start(let id, let reason): node.ask(id, for: self, reason.urgency)
+      case .hurry(let id): node.hurry(id)
       case .withdrawStart(let id): withdrawStart(id)
       case .stop(let worker): worker.stop()
       case .kill(let worker): worker.kill()

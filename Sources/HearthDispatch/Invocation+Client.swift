@@ -47,6 +47,7 @@ extension Invocation: ExchangeReceiver {
     switch state {
     case .receiving where !wasAnnounced:
       wasAnnounced = true
+      isAnnounced = true
       endpoint.announce()
     case .running(_, let connection) where needsFlush:
       needsFlush = false
@@ -58,7 +59,9 @@ extension Invocation: ExchangeReceiver {
   func clientLeft() {
     deadline.cancel()
     switch state {
-    case .receiving: state = .done
+    case .receiving:
+      state = .done
+      withdrawAnnouncement()
     case .waiting:
       state = .done
       endpoint.abandon(self)
@@ -83,7 +86,9 @@ extension Invocation: ExchangeReceiver {
   func deadlinePassed() {
     let error = HearthError(.requestDeadline, "The request was not answered by its Hearth-Deadline.")
     switch state {
-    case .receiving: fail(error)
+    case .receiving:
+      withdrawAnnouncement()
+      fail(error)
     case .waiting:
       endpoint.abandon(self)
       fail(error)

@@ -56,8 +56,10 @@ final class Invocation {
   private var grace: Scheduled<Void>?
   /// Whether it was given to a second worker after the first may have begun it.
   var wasRetried = false
-  /// Whether a function without a worker was told that this request is on its way.
+  /// Whether the endpoint was told that this request is on its way.
   var wasAnnounced = false
+  /// Whether the endpoint still counts on it.
+  var isAnnounced = false
   /// Whether something was written to the worker that waits to be flushed with what else has arrived.
   var needsFlush = false
   var clientIsWritable = true
@@ -106,6 +108,13 @@ final class Invocation {
   func submit() {
     state = .waiting
     endpoint.submit(self)
+    isAnnounced = false
+  }
+
+  /// Its body will not come any more.
+  func withdrawAnnouncement() {
+    if isAnnounced { endpoint.withdrawAnnouncement() }
+    isAnnounced = false
   }
 
   // From the endpoint.
@@ -189,6 +198,7 @@ final class Invocation {
     guard case .waiting = state else { return }
     if case .retired = rejection, let next = dispatcher.endpoint(endpoint.version.name), next !== endpoint {
       endpoint = next
+      isAnnounced = false
       return next.submit(self)
     }
     fail(dispatcher.error(for: rejection, of: endpoint.version.name))

@@ -41,9 +41,18 @@ final class WorkerNode: Sendable {
     decide { state, now in
       state.owners[id] = endpoint
       return state.schedule.startAsked(
-        id, of: version.name, declared: version.spec.resources.memory?.bytes, urgency, now: now)
+        id, of: version.name, version: endpoint.number, declared: version.spec.resources.memory?.bytes, urgency,
+        now: now)
     }
   }
+
+  /// A request waits for a worker that was asked for without one.
+  func hurry(_ id: WorkerID) {
+    decide { $0.schedule.startBecameUrgent(id, now: $1) }
+  }
+
+  /// A function was deployed anew or deleted.
+  func forget(_ function: FunctionName) { state.withLockedValue { $0.schedule.forget(function) } }
 
   func becameReady(_ id: WorkerID) {
     decide { $0.schedule.workerBecameReady(id, now: $1) }
@@ -76,8 +85,8 @@ final class WorkerNode: Sendable {
       let budget = state.withLockedValue { ByteSize(bytes: $0.schedule.memory).rounded }
       owner(of: id)?.startRefused(
         id, "a worker takes \(ByteSize(bytes: bytes).rounded), and workers-memory is \(budget)")
-    case .reclaim(let bytes): reclaim(bytes)
-    case .yield(let names): yield(names)
+    case .reclaim(let bytes, let asking): reclaim(bytes, for: asking)
+    case .yield(let names, let id): yield(names, for: id)
     case .wake(let instant): setAlarm(instant)
     }
   }
@@ -90,31 +99,33 @@ final class WorkerNode: Sendable {
     return owners.filter { seen.insert(ObjectIdentifier($0)).inserted }
   }
 
-  private func reclaim(_ bytes: Int64) {
+  private func reclaim(_ bytes: Int64, for asking: FunctionName?) {
     var owners: [WorkerID: FunctionEndpoint] = [:]
     var candidates: [NodeSchedule.Candidate] = []
-    for endpoint in endpoints {
+    for endpoint in endpoints where endpoint.version.name != asking {
       for (id, idle) in endpoint.reclaimable() {
         owners[id] = endpoint
         candidates.append(NodeSchedule.Candidate(id: id, idle: idle, bytes: memory(of: id).bytes))
       }
     }
-    for id in NodeSchedule.victims(among: candidates, bytes: bytes) {
+    for id in NodeSchedule.victims(among: candidates, bytes: bytes, mustSuffice: asking != nil) {
       guard let endpoint = owners[id], endpoint.reclaim(id) else { continue }
       logger.debug("idle worker makes room", metadata: ["worker": "\(id)"])
       state.withLockedValue { $0.schedule.workerLeaves(id) }
     }
   }
 
-  private func yield(_ names: [FunctionName]) {
+  private func yield(_ names: [FunctionName], for asking: WorkerID) {
+    guard let asker = owner(of: asking) else { return }
     let endpoints = endpoints
     for name in names {
-      for endpoint in endpoints where endpoint.version.name == name {
-        guard let id = endpoint.yieldWorker() else { continue }
+      for endpoint in endpoints where endpoint.version.name == name && endpoint !== asker {
+        guard let id = endpoint.yieldWorker(toSuccessor: name == asker.version.name) else { continue }
         logger.info("worker makes room for a function that waits", metadata: ["worker": "\(id)"])
         return state.withLockedValue { $0.schedule.workerLeaves(id) }
       }
     }
+    decide { $0.schedule.roomDenied(for: asking, now: $1) }
   }
 
   private func setAlarm(_ instant: HearthInstant) {

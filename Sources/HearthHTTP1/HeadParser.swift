@@ -139,6 +139,18 @@ extension MessageHead {
     return found
   }
 
+  /// Whether a tab stands anywhere in a field of this name. Readers differ in whether `keep-alive` and a tab keep a
+  /// connection of HTTP/1.0 open, so for Hearth they do not.
+  func hasTab(_ name: StaticString) -> Bool {
+    fields.indices.contains { index in
+      guard nameMatches(index, name) else { return false }
+      let start = Int(fields[index].nameStart + fields[index].nameLength)
+      return bytes.withUnsafeReadableBytes { raw in
+        raw[start...].prefix { $0 != ASCII.carriageReturn }.contains(ASCII.tab)
+      }
+    }
+  }
+
   /// The value of a field that delimits the message: a tab behind it, which is white space elsewhere, is refused by
   /// other readers.
   private func plainValue(_ index: Int) throws -> String {

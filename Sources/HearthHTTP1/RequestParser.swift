@@ -20,7 +20,8 @@ public struct RequestParser {
     return RequestHead(
       message: message, method: line.method, target: line.target, isHTTP11: line.isHTTP11, framing: framing,
       keepsAlive: line.isHTTP11
-        ? !message.hasToken("connection", "close") : message.hasToken("connection", "keep-alive"),
+        ? !message.hasToken("connection", "close")
+        : message.hasToken("connection", "keep-alive") && !message.hasTab("connection"),
       expectsContinue: try line.isHTTP11 && framing != .none && expectsContinue(message),
       upgrade: line.isHTTP11 && framing == .none ? upgrade(message) : nil)
   }

@@ -38,7 +38,9 @@ public struct ResponseParser {
       let isBodyless = requestMethod == "HEAD" || status == 204 || status == 304
       let framing = isBodyless ? .none : declared ?? .untilClose
       let keepsAlive =
-        isHTTP11 ? !message.hasToken("connection", "close") : message.hasToken("connection", "keep-alive")
+        isHTTP11
+        ? !message.hasToken("connection", "close")
+        : message.hasToken("connection", "keep-alive") && !message.hasTab("connection")
       return ResponseHead(
         message: message, status: status, framing: framing, keepsAlive: keepsAlive && framing != .untilClose,
         announcesWithheldBody: isBodyless && declared != nil && declared != BodyFraming.none)

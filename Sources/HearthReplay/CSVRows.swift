@@ -40,7 +40,8 @@ struct CSVRows {
       case UInt8(ascii: "\"") where isQuoted && position < bytes.count && bytes[position] == byte:
         field.append(byte)
         position += 1
-      case UInt8(ascii: "\""): isQuoted.toggle()
+      // Quotes count at a field's ends only; a stray one is text.
+      case UInt8(ascii: "\"") where isQuoted || field.isEmpty: isQuoted.toggle()
       case UInt8(ascii: ",") where !isQuoted:
         fields.append(String(decoding: field, as: UTF8.self))
         field.removeAll(keepingCapacity: true)
@@ -70,7 +71,8 @@ enum TraceTime {
     guard parts.count == 2 else { return nil }
     let date = parts[0].split(separator: "-").compactMap { Int64($0) }
     let clock = parts[1].drop(while: { $0 == " " }).split(separator: ":").map(String.init)
-    guard date.count == 3, (1...12).contains(date[1]), (1...31).contains(date[2]), clock.count == 3,
+    guard date.count == 3, (1...9_999).contains(date[0]), (1...12).contains(date[1]), (1...31).contains(date[2]),
+      clock.count == 3,
       let hour = Int64(clock[0]), let minute = Int64(clock[1]),
       let second = Double(clock[2].hasSuffix("Z") ? String(clock[2].dropLast()) : clock[2]),
       (0...23).contains(hour), (0...59).contains(minute), second >= 0, second < 61

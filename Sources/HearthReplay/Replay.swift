@@ -1,8 +1,8 @@
 import HearthCore
 import HearthScheduler
 
-/// A trace run against the schedules of a gateway in virtual time: the same values decide, and only workers, clients and
-/// the clock are simulated.
+/// A trace run against the schedules of a gateway in virtual time: the same values decide, and only workers, clients
+/// and the clock are simulated.
 public struct Replay {
   public struct Options: Sendable {
     /// How long a worker takes from its start until it is ready.
@@ -44,8 +44,8 @@ public struct Replay {
     var since: HearthInstant
   }
 
-  /// A million numbers for each function's workers, as the gateway does.
-  static let workerNumberStride: UInt64 = 1_000_000
+  /// A thousand million numbers for each function's workers: more than any trace starts.
+  static let workerNumberStride: UInt64 = 1_000_000_000
 
   let trace: Trace
   let options: Options
@@ -67,7 +67,8 @@ public struct Replay {
     functions = trace.functions.enumerated().map { index, function in
       let first = UInt64(index) * Replay.workerNumberStride + 1
       return Function(
-        schedule: FunctionSchedule(policy: policy, startMode: .spawn, firstWorker: first),
+        schedule: FunctionSchedule(
+          policy: policy, startMode: .spawn, numbers: WorkerNumbers(first: first, count: Replay.workerNumberStride)),
         // The trace's own names may be any text; the schedules only tell them apart.
         name: try! FunctionName("f\(index)"), bytes: (function.memory ?? options.workerMemory).bytes)
     }
@@ -166,6 +167,7 @@ public struct Replay {
         if let at = functions[index].wakeAt, at <= instant { continue }
         functions[index].wakeAt = instant
         events.add(.wake(index), at: max(instant, now))
+      case .hurryWorker(let id): take(node.startBecameUrgent(id, now: now))
       case .sendAhead, .recall: preconditionFailure("simulated workers take nothing ahead")
       }
     }
@@ -224,8 +226,8 @@ public struct Replay {
         self[id] = nil
         take(
           functions[index].schedule.workerFailedToStart(id, reason: "it is larger than the node", now: now), index)
-      case .reclaim(let bytes): reclaim(bytes)
-      case .yield(let names): yield(names)
+      case .reclaim(let bytes, let asking): reclaim(bytes, for: asking)
+      case .yield(let names, let id): yield(names, for: id)
       case .wake(let instant):
         if let at = nodeWakeAt, at <= instant { continue }
         nodeWakeAt = instant
@@ -234,9 +236,10 @@ public struct Replay {
     }
   }
 
-  private mutating func reclaim(_ bytes: Int64) {
+  private mutating func reclaim(_ bytes: Int64, for asking: FunctionName?) {
     var candidates: [NodeSchedule.Candidate] = []
-    for index in functions.indices where functions[index].schedule.workerCount > 0 {
+    for index in functions.indices
+    where functions[index].schedule.workerCount > 0 && functions[index].name != asking {
       candidates += functions[index].schedule.reclaimable(now: now).map {
         NodeSchedule.Candidate(id: $0.id, idle: $0.idle, bytes: node.bytes(of: $0.id))
       }
@@ -249,7 +252,7 @@ public struct Replay {
     }
   }
 
-  private mutating func yield(_ names: [FunctionName]) {
+  private mutating func yield(_ names: [FunctionName], for id: WorkerID) {
     for name in names {
       guard let index = functions.firstIndex(where: { $0.name == name }),
         let (worker, actions) = functions[index].schedule.workerYielded(now: now)
@@ -257,6 +260,7 @@ public struct Replay {
       node.workerLeaves(worker)
       return take(actions, index)
     }
+    take(node.roomDenied(for: id, now: now))
   }
 
   /// Books what a worker did since it was last looked at.

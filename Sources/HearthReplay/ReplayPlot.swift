@@ -72,7 +72,7 @@ public struct ReplayPlot {
     let timeline = report.timeline
     let summary =
       "\(report.cold) cold starts of \(report.requests) requests, "
-      + "\(number(report.idleSeconds / 3_600)) worker-hours idle"
+      + "\(number(report.idleSeconds / 3_600)) worker-hours idle, 1 % wait \(wait(report.wait(quantile: 0.99)))"
     text(ReplayPlot.margin.left, top - 6, name, weight: "600")
     text(ReplayPlot.width - ReplayPlot.margin.right, top - 6, summary, anchor: "end")
     for share in [0.0, 0.5, 1.0] {
@@ -124,6 +124,10 @@ public struct ReplayPlot {
     svg +=
       "<text x=\"\(number(x))\" y=\"\(number(y))\" text-anchor=\"\(anchor)\" font-size=\"\(number(size))\" "
       + "font-weight=\"\(weight)\" fill=\"#24292f\">\(escaped)</text>\n"
+  }
+
+  private func wait(_ wait: Duration) -> String {
+    wait < .milliseconds(50) ? "no time" : "\(number(wait.seconds)) s or more"
   }
 
   private func label(_ value: Double) -> String { value == value.rounded() ? String(Int(value)) : number(value) }

@@ -62,7 +62,8 @@ private struct AzureColumn {
       let keyIndex = key.lazy.compactMap({ header.firstIndex(of: $0) }).first
     else { return }
     while let row = rows.next() {
-      guard row.fields.count > max(keyIndex, valueIndex), let number = Double(row.fields[valueIndex]), number >= 0
+      guard row.fields.count > max(keyIndex, valueIndex), let number = Double(row.fields[valueIndex]),
+        (0...1e12).contains(number)
       else {
         continue
       }

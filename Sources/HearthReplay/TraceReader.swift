@@ -3,9 +3,9 @@ import HearthCore
 
 /// Reads traces of requests: which of the known formats it is, the first line says.
 ///
-/// - `timestamp,function,duration`, with any further columns: Hearth's own, as `hearth trace export` writes it. Times are
-///   seconds since 1970 or `YYYY-MM-DD HH:MM:SS.fff`, durations seconds.
-/// - `gmt_create,…,exec_time_seconds,…,checkpoint_model_version_id`: the GenAI request trace of alibaba/clusterdata.
+/// - `timestamp,function,duration`, with any further columns: Hearth's own, as `hearth trace export` writes it. Times
+///   are seconds since 1970 or `YYYY-MM-DD HH:MM:SS.fff`, durations seconds.
+/// - `gmt_create`, `exec_time_seconds`, `checkpoint_model_version_id`: the GenAI requests of alibaba/clusterdata.
 /// - `TIMESTAMP,ContextTokens,GeneratedTokens`: the Azure LLM inference trace of 2023; one function, durations assumed.
 /// - `HashOwner,HashApp,HashFunction,Trigger,1,2,…`: Azure Functions 2019, requests per minute. Those of a minute are
 ///   spread evenly over it; durations and memory come from the files of the same day beside it.
@@ -26,8 +26,8 @@ public struct TraceReader {
   private(set) var trace = Trace()
   private var indexes: [String: Int] = [:]
 
-  /// Reads a file. Throws `trace_invalid` when its format is not known, nothing in it is a request, or, if strict, at the
-  /// first bad row.
+  /// Reads a file. Throws `trace_invalid` when its format is not known, nothing in it is a request, or, if strict, at
+  /// the first bad row.
   public static func read(_ path: String, _ options: Options = Options()) throws -> Trace {
     guard let data = FileManager.default.contents(atPath: path) else {
       throw HearthError(.traceInvalid, "The trace '\(path)' cannot be read.", hint: "Is it a file, and yours to read?")

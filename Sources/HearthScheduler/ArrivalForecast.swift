@@ -6,12 +6,12 @@ import func Glibc.log
 /// When a function's next request will come, as a distribution over the length of its rest, learned from the rests so
 /// far; and the plan of least expected cost that follows from it.
 ///
-/// The distribution is estimated twice from one histogram of decaying counts: sharply, for functions that are called by a
-/// timer, and blurred over a factor of two each way, for all others. Each rest that ends tells which of the two had
-/// expected it more, and they are mixed by that trust (exponentially forgotten; a two-expert mixture by likelihood). The
-/// plan is a dynamic programme over the bins with two states, warm and cold: a second warm costs a second, a request
-/// that finds the function cold costs `cost`, and a start ahead of a request costs `startCost`. docs/policies.md
-/// compares it with the hybrid histogram and others.
+/// The distribution is estimated twice from one histogram of decaying counts: sharply, for functions that are called by
+/// a timer, and blurred over a factor of two each way, for all others. Each rest that ends tells which of the two had
+/// expected it more, and they are mixed by that trust (exponentially forgotten; a mixture of two experts by
+/// likelihood). The plan is a dynamic programme over the bins with two states, warm and cold: a second warm costs a
+/// second, a request that finds the function cold costs `cost`, and a start ahead of a request costs `startCost`.
+/// docs/policies.md compares it with the hybrid histogram and others.
 struct ArrivalForecast: Sendable {
   /// Bins of a second up to 20 s, then each a twentieth wider than the one before, up to four hours; one for the rest.
   private static let edges: [Float] = {

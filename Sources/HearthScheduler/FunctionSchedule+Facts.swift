@@ -5,12 +5,14 @@ import HearthCore
 extension FunctionSchedule {
   /// - Parameters:
   ///   - isWhole: whether all of its body is there.
+  ///   - wasAnnounced: whether `invocationAnnounced` was said of it.
   ///   - lane: which connection to a worker it would take. Only requests of one lane are sent behind one another, since
   ///     only then is it known which of them a worker that dies had begun.
   public mutating func invocationArrived(
-    _ id: InvocationID, isWhole: Bool = true, lane: Int = 0, now: HearthInstant
+    _ id: InvocationID, isWhole: Bool = true, lane: Int = 0, wasAnnounced: Bool = false, now: HearthInstant
   ) -> [Action] {
     elapse(to: now)
+    if wasAnnounced { announcedCount -= 1 }
     if isRetired { return [.reject(id, .retired)] }
     endRest(now: now)
     let waiting = Waiting(id: id, arrival: now, isWhole: isWhole, lane: lane)
@@ -28,10 +30,12 @@ extension FunctionSchedule {
     // A remembered failure gives way to one more attempt once it has been remembered for long enough.
     if loadFailures.isRemembered, poolSize == 0, !loadFailures.allowsStart(now: now) {
       let retryAfter = now.duration(to: loadFailures.retryAt ?? now)
-      return [.reject(id, .loadFailed(reason: loadFailures.reason, retryAfter: retryAfter))]
+      actions.append(.reject(id, .loadFailed(reason: loadFailures.reason, retryAfter: retryAfter)))
+      return takeActions()
     }
     if queue.count >= max(policy.queueLengthMax, 0), !(queue.isEmpty && policy.queueLengthMax == 0 && poolSize == 0) {
-      return [.reject(id, .queueFull(length: queue.count, retryAfter: retryAfter(now: now)))]
+      actions.append(.reject(id, .queueFull(length: queue.count, retryAfter: retryAfter(now: now))))
+      return takeActions()
     }
     queue.append(waiting)
     growForQueue(now: now)
@@ -39,11 +43,22 @@ extension FunctionSchedule {
     return takeActions()
   }
 
-  /// A request whose body is still on its way. A function without a worker starts one meanwhile.
+  /// A request whose body is still on its way: it arrives later, `wasAnnounced`, or `announcementWithdrawn` is said. A
+  /// function without a worker starts one meanwhile.
   public mutating func invocationAnnounced(now: HearthInstant) -> [Action] {
     elapse(to: now)
-    guard !isRetired, poolSize == 0, startAllowed(now: now) else { return [] }
-    start(.activation, now: now)
+    announcedCount += 1
+    guard !isRetired else { return [] }
+    endRest(now: now)
+    if poolSize == 0, startAllowed(now: now) { activate(now: now) }
+    return takeActions()
+  }
+
+  /// The client of an announced request left before its body was there.
+  public mutating func announcementWithdrawn(now: HearthInstant) -> [Action] {
+    elapse(to: now)
+    announcedCount -= 1
+    if isAtRest, !isRetired { stopIdle(now: now) }
     return takeActions()
   }
 
@@ -180,6 +195,7 @@ extension FunctionSchedule {
     elapse(to: now)
     self.policy = policy
     warm = nil
+    if let due = nextTick { nextTick = min(due, now.advanced(by: policy.tick)) }
     idleTimes.forgetPlan()
     if isAtRest { idleTimes.plan(policy, startTime: startEstimate.value, now: now) }
     for id in available where workers[id]?.inFlight.isEmpty == true && poolSize > policy.workersMax {
@@ -189,9 +205,15 @@ extension FunctionSchedule {
     return takeActions()
   }
 
+  /// How long the function was without requests before this schedule was made, the newest last.
+  public mutating func restsObserved(_ rests: [Duration]) {
+    for rest in rests { idleTimes.observe(rest) }
+  }
+
   /// What the wall clock shows, for warm windows: Unix time less `now`. The shell says it with each wake-up.
   public mutating func wallClockRead(offset: Duration) {
-    guard wallOffset != offset else { return }
+    // 10 ms: two clocks are never read at one instant.
+    if let known = wallOffset, abs((known - offset).nanoseconds) < 10_000_000 { return }
     wallOffset = offset
     warm = nil
   }
@@ -222,6 +244,7 @@ extension FunctionSchedule {
     expireQueue(now: now)
     recallLate(now: now)
     killStalled(now: now)
+    giveUpInitial(now: now)
     killUndrained(now: now)
     lookAtTraffic(now: now)
     recover(now: now)

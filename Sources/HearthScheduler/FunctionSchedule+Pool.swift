@@ -31,6 +31,7 @@ extension FunctionSchedule {
   mutating func growForQueue(now: HearthInstant) {
     guard let head = queue.first, !isRetired else { return }
     guard poolSize > 0 else { return activate(now: now) }
+    hurry(now: now)
     guard startingCount == 0, poolSize < policy.workersMax, startAllowed(now: now) else { return }
     let startTime = max(expectedStart, policy.upscaleStabilization)
     guard head.returns > 0 || head.arrival.duration(to: now) >= startTime else {
@@ -45,8 +46,17 @@ extension FunctionSchedule {
     for _ in poolSize..<max(target, poolSize) { start(.queue(length: queue.count), limit: limit, now: now) }
   }
 
+  /// A request waits: what was asked for without one is urgent now.
+  private mutating func hurry(now: HearthInstant) {
+    for id in quietAsks.sorted() {
+      guard case .asked(let since, _) = workers[id]?.state else { continue }
+      transition(id, to: .asked(since: since, .activation), now: now)
+      actions.append(.hurryWorker(id))
+    }
+  }
+
   /// From none to `activation-scale` workers.
-  private mutating func activate(now: HearthInstant) {
+  mutating func activate(now: HearthInstant) {
     if startAllowed(now: now) {
       for _ in 0..<min(policy.activationScale, policy.workersMax) { start(.activation, now: now) }
     } else if let retryAt = loadFailures.retryAt {
@@ -111,9 +121,10 @@ extension FunctionSchedule {
   /// - Parameter limit: the knob that kept it from being more.
   mutating func start(_ reason: StartReason, limit: String? = nil, now: HearthInstant) {
     note(.started(reason), limit: limit, now: now)
-    let id = WorkerID(nextWorker)
-    nextWorker += 1
+    let id = nextWorker()
     transition(id, to: .asked(since: now, reason), now: now)
+    if reason.urgency != .demand { quietAsks.insert(id) }
+    if reason == .initial { scheduleWake(now.advanced(by: policy.coldStartTimeout)) }
     actions.append(.startWorker(id, reason))
   }
 

@@ -3,7 +3,8 @@ import HearthCore
 /// How the pool shrinks.
 extension FunctionSchedule {
   mutating func stop(_ id: WorkerID, _ reason: StopReason, limit: String? = nil, now: HearthInstant) {
-    note(.stopped(reason), limit: limit, now: now)
+    // One that had to finish first was noted when that was decided.
+    if workers[id]?.state.isDraining != true { note(.stopped(reason), limit: limit, now: now) }
     transition(id, to: .stopping, now: now)
     actions.append(.stopWorker(id, reason))
   }
@@ -78,7 +79,18 @@ extension FunctionSchedule {
     for (id, worker) in workers {
       guard case .starting(_, let progress) = worker.state, progress.duration(to: now) >= policy.loadStallTimeout
       else { continue }
+      note(.stopped(.stalled), limit: nil, now: now)
       actions.append(.killWorker(id, .stalled))
+    }
+  }
+
+  /// Gives up a deploy's workers that found no room in time.
+  mutating func giveUpInitial(now: HearthInstant) {
+    for id in workers.keys.sorted() {
+      guard case .asked(let since, .initial) = workers[id]?.state,
+        since.duration(to: now) >= policy.coldStartTimeout
+      else { continue }
+      kill(id, .noRoom, now: now)
     }
   }
 
@@ -98,6 +110,7 @@ extension FunctionSchedule {
 
   /// Gives a worker nothing more; it stops when it has finished what it has, or at the drain deadline.
   private mutating func drain(_ id: WorkerID, _ reason: StopReason, now: HearthInstant) {
+    note(.stopped(reason), limit: nil, now: now)
     let deadline = now.advanced(by: policy.drainTimeout)
     transition(id, to: .draining(deadline: deadline, reason), now: now)
     scheduleWake(deadline)
@@ -130,16 +143,20 @@ extension FunctionSchedule {
 
   /// Another function has waited too long for memory: one worker finishes what it has and stops. Nil when there is none
   /// to spare.
-  public mutating func workerYielded(now: HearthInstant) -> (worker: WorkerID, actions: [Action])? {
+  ///
+  /// - Parameter toSuccessor: whether it is for the next version of the same function, which `min-workers` is meant for
+  ///   as well.
+  public mutating func workerYielded(
+    toSuccessor: Bool = false, now: HearthInstant
+  ) -> (worker: WorkerID, actions: [Action])? {
     elapse(to: now)
-    guard !isRetired, poolSize > floor(now: now) else { return nil }
+    guard !isRetired, toSuccessor || poolSize > floor(now: now) else { return nil }
     let ready = workers.filter { $0.value.state == .ready }
     // Idle ones first, then the one that has been there for longest.
     guard let id = ready.min(by: { yieldOrder($0) < yieldOrder($1) })?.key else { return nil }
     if workers[id]!.inFlight.isEmpty {
       stop(id, .yielded, now: now)
     } else {
-      note(.stopped(.yielded), limit: nil, now: now)
       drain(id, .yielded, now: now)
     }
     recover(now: now)

@@ -51,6 +51,12 @@ extension FunctionSchedule {
   /// The last decisions about the pool, the newest last.
   public var decisions: [ScalingDecision] { Array(log.entries) }
 
+  /// Whether a worker has taken a request and lives.
+  public func hasServed(_ id: WorkerID) -> Bool {
+    guard let worker = workers[id], worker.hasServed else { return false }
+    return worker.state == .ready || worker.state.isDraining
+  }
+
   /// Whether a worker waits for its node's leave to start.
   public func isAsked(_ id: WorkerID) -> Bool {
     if case .asked = workers[id]?.state { true } else { false }

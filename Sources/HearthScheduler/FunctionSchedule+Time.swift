@@ -21,12 +21,12 @@ extension FunctionSchedule {
     return Double(running + (wait >= FunctionSchedule.startTimeFloor ? queue.count : 0))
   }
 
-  var isAtRest: Bool { inFlightCount == 0 && queue.isEmpty }
+  var isAtRest: Bool { inFlightCount == 0 && queue.isEmpty && announcedCount == 0 }
 
   /// A request comes: a rest ends, and its length is learned.
   mutating func endRest(now: HearthInstant) {
     if let began = restBegan {
-      idleTimes.observe(began.duration(to: now), now: now)
+      idleTimes.observe(began.duration(to: now))
       restBegan = nil
     }
     guard nextTick == nil else { return }
@@ -100,6 +100,7 @@ extension FunctionSchedule {
       case .ready:
         // A worker past its keep-alive is kept by min-workers or the buffer: what frees it wakes the schedule.
         if let keepAlive = surplusKeepAlive, worker.idleSince.advanced(by: keepAlive) > now { scheduleIdleWake(id) }
+      case .asked(let since, .initial): scheduleWake(max(since.advanced(by: policy.coldStartTimeout), soon(now)))
       case .asked, .stopping, .gone: break
       }
     }
@@ -107,7 +108,7 @@ extension FunctionSchedule {
     if let until = scaler.panicUntil, until > now, poolSize > 0 { scheduleWake(until) }
     if let warm, !policy.warmWindows.isEmpty, !isRetired { scheduleWake(max(warm.until, soon(now))) }
     scheduleRestWake(now: now)
-    let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < policy.workersMin
+    let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < max(policy.workersMin, warm?.workers ?? 0)
     if let retryAt = loadFailures.retryAt, wantsStart, retryAt > now { scheduleWake(retryAt) }
   }
 

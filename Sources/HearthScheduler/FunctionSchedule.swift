@@ -22,6 +22,8 @@ public struct FunctionSchedule: Sendable {
     case reject(InvocationID, Rejection)
     /// Start a worker, as soon as its node lets it: `workerStartBegan` says when.
     case startWorker(WorkerID, StartReason)
+    /// A request waits for a worker that was asked for without one: its start is urgent now.
+    case hurryWorker(WorkerID)
     /// Ask an idle worker to end. It holds no request.
     case stopWorker(WorkerID, StopReason)
     /// End a worker at once, whatever it holds.
@@ -64,8 +66,8 @@ public struct FunctionSchedule: Sendable {
     public var urgency: NodeSchedule.Urgency {
       switch self {
       case .activation, .queue, .traffic, .initial: .demand
-      case .minimum, .buffer, .warmWindow: .policy
-      case .prewarm: .prewarm
+      case .minimum, .warmWindow: .policy
+      case .buffer, .prewarm: .spare
       }
     }
   }
@@ -79,6 +81,8 @@ public struct FunctionSchedule: Sendable {
     case traffic(wanted: Int)
     /// Not started yet, and nobody waits for it any more.
     case notNeeded
+    /// A deploy's worker that found no room on its node within `cold-start-timeout`.
+    case noRoom
     /// Idle, and its memory is needed for another function's worker.
     case reclaimed
     /// Another function has waited too long for memory: this worker finishes what it has.
@@ -208,7 +212,11 @@ public struct FunctionSchedule: Sendable {
   private(set) var startingCount = 0
   private(set) var readyCount = 0
   var inFlightCount = 0
-  var nextWorker: UInt64
+  /// Requests whose bodies are on their way.
+  var announcedCount = 0
+  public private(set) var numbers: WorkerNumbers
+  /// Workers that were asked for and that no request waits for.
+  var quietAsks: Set<WorkerID> = []
 
   /// Learned: how long a start takes, and how long a worker takes for a request.
   var startEstimate = Estimate()
@@ -235,18 +243,25 @@ public struct FunctionSchedule: Sendable {
   var nextWake: HearthInstant?
   var actions: [Action] = []
 
-  /// - Parameter firstWorker: the first worker's number. Numbers must not repeat within a gateway, so the shell gives
-  ///   each schedule a range of its own.
-  public init(policy: FunctionPolicy, startMode: StartMode, pipelines: Bool = false, firstWorker: UInt64 = 1) {
+  /// - Parameter numbers: what its workers are called. Numbers must not repeat within a gateway.
+  public init(
+    policy: FunctionPolicy, startMode: StartMode, pipelines: Bool = false,
+    numbers: WorkerNumbers = WorkerNumbers(first: 1, count: .max / 2)
+  ) {
     self.policy = policy
     self.startMode = startMode
     self.pipelines = pipelines
-    nextWorker = firstWorker
+    self.numbers = numbers
   }
 
   public var queueLength: Int { queue.count }
   public var workerCount: Int { workers.values.count { $0.state != .gone } }
   public var invocationsInFlight: Int { inFlightCount }
+
+  /// More numbers for workers, before those there are run out.
+  public mutating func addNumbers(first: UInt64) { numbers.add(first: first) }
+
+  mutating func nextWorker() -> WorkerID { WorkerID(numbers.take()) }
 
   /// Starting and ready workers: those that count against `workersMax`.
   var poolSize: Int { startingCount + readyCount }
@@ -256,6 +271,7 @@ public struct FunctionSchedule: Sendable {
     count(workers[id]?.state, by: -1)
     count(state, by: 1)
     if state != .ready { available.removeAll { $0 == id } }
+    quietAsks.remove(id)
     guard let state else {
       workers[id] = nil
       return

@@ -20,7 +20,7 @@ struct IdleTimes: Sendable {
   private(set) var current = IdlePlan(spans: [])
 
   /// A rest of this length has ended.
-  mutating func observe(_ gap: Duration, now: HearthInstant) {
+  mutating func observe(_ gap: Duration) {
     histogram.observe(gap)
     forecast.observe(gap)
     if recent.count < IdleTimes.recentMax {

@@ -6,17 +6,17 @@ import HearthCore
 /// What holds after every fact:
 /// - the bytes of granted workers are within the budget when they are granted;
 /// - of the workers granted within the last `startTime`, at most `startsMax` are still starting;
-/// - functions without a worker whose request has waited for `patience` get one in the order they asked, whatever others
-///   ask for.
+/// - functions without a worker whose request has waited for `patience` get one in the order they asked, whatever
+///   others ask for.
 public struct NodeSchedule: Sendable {
   /// Why a worker is asked for, most urgent first.
   public enum Urgency: Int, Comparable, Sendable {
     /// A request waits.
     case demand
-    /// The policy wants it: `min-workers`, a buffer, a window.
+    /// The policy wants it: `min-workers`, a warm window.
     case policy
-    /// A request is expected. Takes free memory only.
-    case prewarm
+    /// It may be of use later: a prewarm, a buffer. Takes free memory only.
+    case spare
 
     public static func < (left: Urgency, right: Urgency) -> Bool { left.rawValue < right.rawValue }
   }
@@ -26,10 +26,12 @@ public struct NodeSchedule: Sendable {
     case grant(WorkerID)
     /// The worker can never start: it is larger than the whole budget.
     case refuse(WorkerID, bytes: Int64)
-    /// Stop idle workers that hold this much in all, as `victims` chooses them.
-    case reclaim(Int64)
-    /// Let a worker of the first of these functions that has one to spare finish its requests and stop.
-    case yield([FunctionName])
+    /// Stop idle workers that hold this much in all, as `victims` chooses them; none of the function that asks. For
+    /// nil the node holds too much already, and less is better than nothing.
+    case reclaim(Int64, for: FunctionName?)
+    /// Let a worker of the first of these functions that has one to spare finish its requests and stop, to make room
+    /// for this one. `roomDenied` is the answer if none has.
+    case yield([FunctionName], for: WorkerID)
     /// Call `timeReached` at this instant.
     case wake(HearthInstant)
   }
@@ -47,15 +49,23 @@ public struct NodeSchedule: Sendable {
     }
   }
 
+  /// One version of a function: the one before may make room for the next.
+  private struct Owner: Hashable {
+    let function: FunctionName
+    let version: Int
+  }
+
   private struct Ask {
     let id: WorkerID
-    let function: FunctionName
-    let urgency: Urgency
-    let asked: HearthInstant
+    let owner: Owner
+    var urgency: Urgency
+    var asked: HearthInstant
+    /// Nobody could make room: until then it holds up no others.
+    var hopelessUntil: HearthInstant?
   }
 
   private struct Grant {
-    let function: FunctionName
+    let owner: Owner
     var bytes: Int64
     let at: HearthInstant
     /// Whether it counts against `startsMax`.
@@ -79,7 +89,7 @@ public struct NodeSchedule: Sendable {
   private var asks: [Ask] = []
   private var grants: [WorkerID: Grant] = [:]
   private var startingBy: [FunctionName: Int] = [:]
-  private var grantedTo: [FunctionName: Int] = [:]
+  private var grantedTo: [Owner: Int] = [:]
   /// The largest worker of each function that was measured.
   private var measured: [FunctionName: Int64] = [:]
   private var declared: [FunctionName: Int64] = [:]
@@ -100,9 +110,10 @@ public struct NodeSchedule: Sendable {
   /// Workers starting and started.
   public var workerCount: Int { grants.count }
 
-  /// What a worker of the function takes: as measured, else as declared, else a guess.
+  /// What a worker of the function takes: as declared, else as measured, else a guess. What is not declared is never
+  /// taken to be more than the budget, since that would keep the function from ever being measured again.
   public func expectedBytes(_ function: FunctionName) -> Int64 {
-    measured[function] ?? declared[function] ?? NodeSchedule.bytesUnknown
+    declared[function] ?? min(measured[function] ?? NodeSchedule.bytesUnknown, memory)
   }
 
   public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
@@ -110,11 +121,34 @@ public struct NodeSchedule: Sendable {
   // Facts.
 
   public mutating func startAsked(
-    _ id: WorkerID, of function: FunctionName, declared bytes: Int64?, _ urgency: Urgency, now: HearthInstant
+    _ id: WorkerID, of function: FunctionName, version: Int = 0, declared bytes: Int64?, _ urgency: Urgency,
+    now: HearthInstant
   ) -> [Action] {
-    if let bytes { declared[function] = bytes }
-    asks.append(Ask(id: id, function: function, urgency: urgency, asked: now))
+    declared[function] = bytes
+    let owner = Owner(function: function, version: version)
+    asks.append(Ask(id: id, owner: owner, urgency: urgency, asked: now))
     return pump(now: now)
+  }
+
+  /// A request waits for a worker that was asked for without one.
+  public mutating func startBecameUrgent(_ id: WorkerID, now: HearthInstant) -> [Action] {
+    guard let index = asks.firstIndex(where: { $0.id == id }) else { return [] }
+    asks[index].urgency = .demand
+    asks[index].asked = now
+    return pump(now: now)
+  }
+
+  /// No function could make room for an ask. It is tried again later, and lets others pass meanwhile.
+  public mutating func roomDenied(for id: WorkerID, now: HearthInstant) -> [Action] {
+    yielded = nil
+    guard let index = asks.firstIndex(where: { $0.id == id }) else { return [] }
+    asks[index].hopelessUntil = now.advanced(by: NodeSchedule.patience)
+    return pump(now: now)
+  }
+
+  /// A function was deployed anew or deleted: what its workers took says nothing any more.
+  public mutating func forget(_ function: FunctionName) {
+    measured[function] = nil
   }
 
   /// A granted worker is ready: others may start.
@@ -129,7 +163,8 @@ public struct NodeSchedule: Sendable {
     endStart(id)
     if let grant = grants.removeValue(forKey: id) {
       granted -= grant.bytes
-      grantedTo[grant.function, default: 1] -= 1
+      grantedTo[grant.owner]! -= 1
+      if grantedTo[grant.owner] == 0 { grantedTo[grant.owner] = nil }
       if grant.isLeaving { yielded = nil }
     }
     return pump(now: now)
@@ -138,11 +173,11 @@ public struct NodeSchedule: Sendable {
   /// A worker's memory was measured. It counts from now on, for this one and for those to come.
   public mutating func workerMeasured(_ id: WorkerID, bytes: Int64, now: HearthInstant) -> [Action] {
     guard let grant = grants[id] else { return [] }
-    measured[grant.function] = max(bytes, measured[grant.function] ?? 0)
+    measured[grant.owner.function] = max(bytes, measured[grant.owner.function] ?? 0)
     granted += bytes - grant.bytes
     grants[id]!.bytes = bytes
     let excess = granted - leavingBytes - memory
-    return (excess > 0 ? [.reclaim(excess)] : []) + pump(now: now)
+    return (excess > 0 ? [.reclaim(excess, for: nil)] : []) + pump(now: now)
   }
 
   /// A worker was told to make room.
@@ -157,7 +192,8 @@ public struct NodeSchedule: Sendable {
     guard let grant = grants[id], grant.isStarting else { return }
     grants[id]!.isStarting = false
     startingCount -= 1
-    startingBy[grant.function, default: 1] -= 1
+    startingBy[grant.owner.function]! -= 1
+    if startingBy[grant.owner.function] == 0 { startingBy[grant.owner.function] = nil }
   }
 
   // Decisions.
@@ -170,11 +206,12 @@ public struct NodeSchedule: Sendable {
     expireStarts(now: now)
     var actions: [Action] = []
     var isBlocked = false
+    var isShort = false
     asks = asks.sorted { precedes($0, $1, now: now) }
     var index = 0
     while index < asks.count, !isBlocked {
       let ask = asks[index]
-      let bytes = expectedBytes(ask.function)
+      let bytes = expectedBytes(ask.owner.function)
       if bytes > memory {
         asks.remove(at: index)
         actions.append(.refuse(ask.id, bytes: bytes))
@@ -182,19 +219,20 @@ public struct NodeSchedule: Sendable {
         let oldest = grants.values.lazy.filter(\.isStarting).map(\.at).min() ?? now
         wake(at: oldest.advanced(by: NodeSchedule.startTime), &actions)
         break
-      } else if granted + bytes <= memory {
+      } else if granted + bytes <= memory, ask.urgency != .spare || !isShort {
         asks.remove(at: index)
         grant(ask, bytes, now: now)
         actions.append(.grant(ask.id))
         // One more start of this function changes whose turn it is.
         asks = asks.sorted { precedes($0, $1, now: now) }
         index = 0
-      } else if ask.urgency == .prewarm {
-        index += 1
       } else {
-        actions += makeRoom(for: ask, bytes, now: now)
-        // A small one may pass, until the large one has waited long enough.
-        isBlocked = isDue(ask, now: now)
+        // The first that needs room gets it made; a small one may pass, until the large one has waited long enough.
+        if ask.urgency != .spare {
+          if !isShort { actions += makeRoom(for: ask, bytes, now: now) }
+          isShort = true
+          isBlocked = isDue(ask, now: now)
+        }
         index += 1
       }
     }
@@ -202,15 +240,17 @@ public struct NodeSchedule: Sendable {
   }
 
   private mutating func grant(_ ask: Ask, _ bytes: Int64, now: HearthInstant) {
-    grants[ask.id] = Grant(function: ask.function, bytes: bytes, at: now)
+    grants[ask.id] = Grant(owner: ask.owner, bytes: bytes, at: now)
     granted += bytes
     startingCount += 1
-    startingBy[ask.function, default: 0] += 1
-    grantedTo[ask.function, default: 0] += 1
+    startingBy[ask.owner.function, default: 0] += 1
+    grantedTo[ask.owner, default: 0] += 1
   }
 
   private func isDue(_ ask: Ask, now: HearthInstant) -> Bool {
-    ask.urgency == .demand && ask.asked.duration(to: now) >= NodeSchedule.patience && grantedTo[ask.function] ?? 0 == 0
+    guard ask.urgency == .demand, ask.asked.duration(to: now) >= NodeSchedule.patience else { return false }
+    if let until = ask.hopelessUntil, now < until { return false }
+    return grantedTo[ask.owner] == nil
   }
 
   /// Whose turn is first: those that have waited too long in the order they came, then by urgency, then functions with
@@ -220,7 +260,7 @@ public struct NodeSchedule: Sendable {
     if leftIsDue != rightIsDue { return leftIsDue }
     if !leftIsDue {
       if left.urgency != right.urgency { return left.urgency < right.urgency }
-      let (leftStarts, rightStarts) = (startingBy[left.function] ?? 0, startingBy[right.function] ?? 0)
+      let (leftStarts, rightStarts) = (startingBy[left.owner.function] ?? 0, startingBy[right.owner.function] ?? 0)
       if leftStarts != rightStarts { return leftStarts < rightStarts }
     }
     return left.asked == right.asked ? left.id < right.id : left.asked < right.asked
@@ -231,11 +271,11 @@ public struct NodeSchedule: Sendable {
     var actions: [Action] = []
     let missing = granted + bytes - memory - leavingBytes
     if missing > 0 {
-      actions.append(.reclaim(missing))
+      actions.append(.reclaim(missing, for: ask.owner.function))
       let mayYield = yielded.map { $0.duration(to: now) >= NodeSchedule.patience } ?? true
       if isDue(ask, now: now), mayYield {
         yielded = now
-        actions.append(.yield(largestHolders(except: ask.function)))
+        actions.append(.yield(holders(for: ask), for: ask.id))
       }
     }
     wake(at: now.advanced(by: NodeSchedule.retry), &actions)
@@ -255,17 +295,20 @@ public struct NodeSchedule: Sendable {
     }
   }
 
-  private func largestHolders(except asking: FunctionName) -> [FunctionName] {
+  /// Who could make room, those that hold most first; before them an earlier version of the same function.
+  private func holders(for ask: Ask) -> [FunctionName] {
     var bytes: [FunctionName: Int64] = [:]
-    for grant in grants.values where !grant.isStarting && !grant.isLeaving && grant.function != asking {
-      bytes[grant.function, default: 0] += grant.bytes
+    for grant in grants.values where !grant.isStarting && !grant.isLeaving {
+      if grant.owner != ask.owner { bytes[grant.owner.function, default: 0] += grant.bytes }
     }
-    return bytes.keys.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
+    let own = bytes.removeValue(forKey: ask.owner.function) == nil ? [] : [ask.owner.function]
+    return own + bytes.keys.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
   }
 
-  /// The workers to stop for this much memory: those idle for longest, as many as it takes; none if all together do not
-  /// suffice.
-  public static func victims(among candidates: [Candidate], bytes: Int64) -> [WorkerID] {
+  /// The workers to stop for this much memory: those idle for longest, as many as it takes.
+  ///
+  /// - Parameter mustSuffice: whether to stop none if all together do not suffice.
+  public static func victims(among candidates: [Candidate], bytes: Int64, mustSuffice: Bool = true) -> [WorkerID] {
     var missing = bytes
     var chosen: [WorkerID] = []
     for candidate in candidates.sorted(by: { ($0.idle, $1.id) > ($1.idle, $0.id) }) {
@@ -273,6 +316,6 @@ public struct NodeSchedule: Sendable {
       missing -= candidate.bytes
       chosen.append(candidate.id)
     }
-    return missing > 0 ? [] : chosen
+    return mustSuffice && missing > 0 ? [] : chosen
   }
 }

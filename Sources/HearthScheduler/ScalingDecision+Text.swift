@@ -7,7 +7,7 @@ extension ScalingDecision {
     return switch outcome {
     case .started: "started \(workers)"
     case .stopped(.yielded), .stopped(.drainTimeout), .stopped(.stalled): "ended \(workers)"
-    case .stopped(.notNeeded): "gave up the start of \(workers)"
+    case .stopped(.notNeeded), .stopped(.noRoom): "gave up the start of \(workers)"
     case .stopped: "stopped \(workers)"
     case .held: "kept \(observation.workers == 1 ? "1 worker" : "\(observation.workers) workers")"
     }
@@ -76,6 +76,7 @@ extension FunctionSchedule.StopReason {
     case .unexpected: "no request is expected soon, as the idle times so far tell"
     case .traffic: seen.traffic(policy)
     case .notNeeded: "nobody waits for it any more"
+    case .noRoom: "its node had no room for it within cold-start-timeout (\(policy.coldStartTimeout.text))"
     case .reclaimed: "idle, and another function needs its memory"
     case .yielded: "another function has waited too long for memory"
     case .surplus: "max-workers is \(policy.workersMax)"

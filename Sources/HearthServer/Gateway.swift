@@ -42,7 +42,9 @@ public struct Gateway: Sendable {
     let dispatcher = Dispatcher(
       host: host, workersMemory: configuration.workersMemoryBudget, startsMax: configuration.startsLimit, clock: clock,
       timers: control.next(), logger: logger)
-    let arrivals = try ArrivalLog(folder: folder.arrivals, clock: clock, timers: control.next(), dispatcher: dispatcher)
+    let arrivals = try ArrivalLog(
+      folder: folder.arrivals, clock: clock, timers: control.next(), dispatcher: dispatcher,
+      logger: logger)
     let registry = FunctionRegistry(
       store: try FunctionStore(path: folder.database),
       preparer: VersionPreparer(catalog: catalog, environments: environments, host: host, logFolder: folder.logs),

@@ -131,6 +131,8 @@ private final class TransferState {
   let transfer: Transfer
   var fields: [String: String] = [:]
   var received: [UInt8] = []
+  /// Of the answer that is being received; several come when there are redirections.
+  private var status = 0
   private var sent = 0
   private var file: UnsafeMutablePointer<FILE>?
 
@@ -167,7 +169,12 @@ private final class TransferState {
 
   func take(_ bytes: UnsafeMutablePointer<CChar>, _ count: Int) -> Int {
     let raw = UnsafeRawBufferPointer(start: bytes, count: count)
-    if let receive = transfer.receive { return receive(raw) ? count : 0 }
+    // What an error says is the caller's, not the receiver's.
+    if let receive = transfer.receive {
+      if status < 400 { return receive(raw) ? count : 0 }
+      // 1 MiB: an error says what it has to say in less.
+      if received.count + count > 1 << 20 { return count }
+    }
     received.append(contentsOf: raw)
     return count
   }
@@ -179,6 +186,7 @@ private final class TransferState {
       fields[line[..<colon].lowercased()] = value
     } else if line.hasPrefix("HTTP/") {
       fields.removeAll()
+      status = line.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
     }
     return count
   }

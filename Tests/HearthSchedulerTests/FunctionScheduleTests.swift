@@ -324,4 +324,53 @@ struct FunctionScheduleTests {
     let ended = schedule.policyChanged(policy, now: at(60_000)).effects
     #expect(ended == [.stopWorker(first, .idle(.milliseconds(59_995)))])
   }
+
+  @Test("A request that finds its worker asked for but not needed yet makes it urgent")
+  func hurries() {
+    var schedule = makeSchedule { $0.workersMin = 1 }
+    #expect(schedule.activated(workers: 0, now: at(0)).effects == [.startWorker(first, .minimum)])
+    #expect(schedule.invocationArrived(invocation(1), now: at(1)).effects == [.hurryWorker(first)])
+    #expect(schedule.invocationArrived(invocation(2), now: at(2)).effects == [], "once is enough")
+  }
+
+  @Test("A refused request leaves the schedule as it was: at rest, and with the wake-ups it asked for")
+  func refusedAtRest() {
+    var schedule = makeSchedule { $0.queueLengthMax = 0 }
+    _ = schedule.invocationArrived(invocation(1), now: at(0))
+    let actions = schedule.invocationArrived(invocation(2), now: at(1))
+    #expect(actions.contains { if case .reject = $0 { true } else { false } })
+    #expect(schedule.restBegan == nil)
+  }
+
+  @Test("A body on its way keeps the worker that was started for it, until its client leaves")
+  func announced() {
+    var schedule = makeSchedule {
+      $0.keepAlive = .fixed(.seconds(1))
+      $0.activationScale = 2
+    }
+    #expect(schedule.invocationAnnounced(now: at(0)).starts == 2)
+    _ = schedule.timeReached(now: at(2_000))
+    #expect(schedule.workerCount == 2, "not withdrawn, though nothing waits yet")
+    let gone = schedule.announcementWithdrawn(now: at(2_100)).effects
+    #expect(gone == [.killWorker(first, .notNeeded), .killWorker(second, .notNeeded)])
+  }
+
+  @Test("A deploy's worker that finds no room in time is given up")
+  func noRoom() {
+    var schedule = makeSchedule { $0.coldStartTimeout = .seconds(5) }
+    _ = schedule.activated(workers: 1, now: at(0))
+    #expect(schedule.timeReached(now: at(4_999)).effects == [])
+    #expect(schedule.timeReached(now: at(5_000)).effects == [.killWorker(first, .noRoom)])
+  }
+
+  @Test("Numbers of workers go on in the next block")
+  func numbers() {
+    var numbers = WorkerNumbers(first: 1)
+    var taken: Set<UInt64> = []
+    for count in 0..<250_000 {
+      if numbers.runOut { numbers.add(first: UInt64(1_000_000 + count)) }
+      #expect(taken.insert(numbers.take()).inserted || count < 0)
+    }
+    #expect(taken.count == 250_000)
+  }
 }

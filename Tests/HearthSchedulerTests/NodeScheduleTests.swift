@@ -54,7 +54,7 @@ struct NodeScheduleTests {
     var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
     #expect(ask(&node, 1, of: 1).granted == [WorkerID(1)])
     #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
-    #expect(ask(&node, 3, of: 3).effects == [.reclaim(50 * mebibyte)])
+    #expect(ask(&node, 3, of: 3).effects == [.reclaim(50 * mebibyte, for: function(3))])
     let candidates = [
       NodeSchedule.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
       NodeSchedule.Candidate(id: WorkerID(2), idle: .seconds(9), bytes: 100 * mebibyte),
@@ -73,7 +73,7 @@ struct NodeScheduleTests {
     var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
-    #expect(ask(&node, 3, of: 3, 100, .prewarm) == [])
+    #expect(ask(&node, 3, of: 3, 100, .spare) == [])
     #expect(ask(&node, 4, of: 4, 50).granted == [WorkerID(4)], "one that waits goes first")
     #expect(node.workerEnded(WorkerID(1), now: instant(1)).granted == [WorkerID(3)])
   }
@@ -89,9 +89,57 @@ struct NodeScheduleTests {
     var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
-    #expect(node.workerMeasured(WorkerID(1), bytes: 180 * mebibyte, now: instant(1)) == [.reclaim(30 * mebibyte)])
-    #expect(node.expectedBytes(function(1)) == 180 * mebibyte)
-    #expect(node.expectedBytes(function(9)) == NodeSchedule.bytesUnknown)
+    #expect(
+      node.workerMeasured(WorkerID(1), bytes: 180 * mebibyte, now: instant(1)) == [.reclaim(30 * mebibyte, for: nil)])
+    #expect(node.expectedBytes(function(1)) == 100 * mebibyte, "what is declared is reserved before a load")
+    #expect(node.bytes(of: WorkerID(1)) == 180 * mebibyte)
+    #expect(node.expectedBytes(function(9)) == min(NodeSchedule.bytesUnknown, 250 * mebibyte))
+  }
+
+  @Test("A function that was measured above the budget can start again, alone, and is measured anew after a deploy")
+  func measuredAboveBudget() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = node.startAsked(WorkerID(1), of: function(1), declared: nil, .demand, now: instant(0))
+    _ = node.workerMeasured(WorkerID(1), bytes: 400 * mebibyte, now: instant(1))
+    _ = node.workerEnded(WorkerID(1), now: instant(2))
+    let again = node.startAsked(WorkerID(2), of: function(1), declared: nil, .demand, now: instant(3))
+    #expect(again.granted == [WorkerID(2)])
+    node.forget(function(1))
+    #expect(node.expectedBytes(function(1)) == 250 * mebibyte)
+  }
+
+  @Test("A request that meets a spare start makes it urgent, and room is made for it")
+  func hurry() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1)
+    _ = ask(&node, 2, of: 2)
+    #expect(ask(&node, 3, of: 3, 100, .spare) == [])
+    #expect(node.startBecameUrgent(WorkerID(3), now: instant(1)).effects == [.reclaim(50 * mebibyte, for: function(3))])
+  }
+
+  @Test("The version before makes room for its successor first")
+  func successor() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    for (id, name) in [(1, 1), (2, 2)] as [(UInt64, Int)] {
+      _ = ask(&node, id, of: name)
+      _ = node.workerBecameReady(WorkerID(id), now: instant(0))
+    }
+    let asked = node.startAsked(
+      WorkerID(3), of: function(2), version: 1, declared: 100 * mebibyte, .demand, now: instant(0))
+    #expect(asked.granted == [])
+    #expect(node.timeReached(now: instant(31)).contains(.yield([function(2), function(1)], for: WorkerID(3))))
+  }
+
+  @Test("What nobody can make room for holds up no others")
+  func hopeless() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1, 100)
+    _ = node.workerBecameReady(WorkerID(1), now: instant(0))
+    _ = ask(&node, 2, of: 2, 240, at: 0)
+    #expect(node.timeReached(now: instant(31)).contains(.yield([function(1)], for: WorkerID(2))))
+    #expect(ask(&node, 3, of: 3, 50, at: 32).granted == [])
+    #expect(node.roomDenied(for: WorkerID(2), now: instant(33)).granted == [WorkerID(3)])
+    #expect(node.timeReached(now: instant(70)).contains(.yield([function(1), function(3)], for: WorkerID(2))) == false)
   }
 
   @Test("A large worker is passed over for a while only, then a busy one must make room")
@@ -103,7 +151,7 @@ struct NodeScheduleTests {
     #expect(ask(&node, 3, of: 3, 100, at: 2).granted == [WorkerID(3)], "it may pass")
     _ = node.workerEnded(WorkerID(3), now: instant(3))
     let due = node.timeReached(now: instant(31))
-    #expect(due.contains(.yield([function(1)])))
+    #expect(due.contains(.yield([function(1)], for: WorkerID(2))))
     #expect(ask(&node, 4, of: 4, 100, at: 32).granted == [], "nobody passes any more")
     #expect(node.workerEnded(WorkerID(1), now: instant(33)).granted == [WorkerID(2)])
   }
@@ -173,9 +221,12 @@ private struct ContendedNode {
         running[id] = owners[id]!
         unserved[owners[id]!] = nil
         handle(node.workerBecameReady(id, now: instant(now)))
-      case .yield(let names):
+      case .yield(let names, let asking):
         let busy = running.keys.filter { id in !ends.contains { $0.id == id } }
-        guard let name = names.first, let id = busy.filter({ function(running[$0]!) == name }).min() else { continue }
+        guard let name = names.first, let id = busy.filter({ function(running[$0]!) == name }).min() else {
+          handle(node.roomDenied(for: asking, now: instant(now)))
+          continue
+        }
         node.workerLeaves(id)
         ends.append((now + Double.random(in: 0...10, using: &random), id))
       case .refuse: Issue.record("nothing here is too large")

@@ -92,7 +92,7 @@ struct ScheduleProbe {
         ready.remove(id)
         take(schedule.workerExited(id, now: now))
       case .wake(let instant): wakeAt = min(wakeAt ?? instant, instant)
-      case .sendAhead, .recall: break
+      case .sendAhead, .recall, .hurryWorker: break
       }
     }
   }

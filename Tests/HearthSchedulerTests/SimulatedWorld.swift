@@ -57,6 +57,7 @@ struct SimulatedWorld {
   private(set) var problems: [String] = []
   private(set) var sentAhead = 0
   private(set) var givenBack = 0
+  private(set) var hurried = 0
   /// The kinds of decisions that occurred.
   private(set) var reasons: Set<String> = []
   /// Plants a fault: every third end of a request is not reported to the schedule.
@@ -250,6 +251,9 @@ struct SimulatedWorld {
       switch action {
       case .run(let id, let worker, _): run(id, worker)
       case .sendAhead(let id, let worker): sendAhead(id, worker)
+      case .hurryWorker(let worker):
+        check(processes[worker]?.isReady == false, "\(worker) is hurried but not starting")
+        hurried += 1
       case .recall(let id, let worker): add(.recall(id, worker), in: Int64.random(in: 0...3, using: &random))
       case .reject(let id, _):
         check(waiting.remove(id) != nil, "\(id) is refused but did not wait")
@@ -292,9 +296,11 @@ struct SimulatedWorld {
       check(schedule.poolSize >= policy.workersMin, "a worker stops for \(reason) below min-workers")
     case .reclaimed, .yielded:
       check(schedule.poolSize >= policy.workersMin, "a worker stops for \(reason) below min-workers")
-    case .surplus, .retired, .drainTimeout, .stalled, .notNeeded: break
+    case .surplus, .retired, .drainTimeout, .stalled, .notNeeded, .noRoom: break
     }
-    check(schedule.decisions.last.map { $0.lastAt == now || $0.at == now } == true, "no reason is kept for a stop")
+    // A worker that had to finish first was noted when that was decided.
+    let isNoted = schedule.decisions.last.map { $0.lastAt == now } ?? false
+    check(isNoted || reason == .yielded, "no reason is kept for a stop")
   }
 
   private mutating func run(_ id: InvocationID, _ worker: WorkerID) {

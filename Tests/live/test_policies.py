@@ -4,13 +4,15 @@ import concurrent.futures
 import csv
 import json
 import re
+import socket
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from gateway import HEARTH, PATIENCE, Gateway
+from gateway import HEARTH, PATIENCE, Gateway, write_function
 
 SLEEPER = """
 import time, os
@@ -285,3 +287,62 @@ def test_the_arrival_log_is_bounded_and_off_the_path(gateway):
         gateway.call("counted")
     path = Path(gateway.data, "arrivals", "counted")
     gateway.wait_for(lambda: path.exists() and path.stat().st_size == 200 * 32, "two hundred records")
+
+
+def test_a_client_that_leaves_an_export_harms_nobody(gateway):
+    gateway.deploy("exported")
+    gateway.call("exported")
+    folder = Path(gateway.data, "arrivals")
+    gateway.wait_for((folder / "exported").exists, "the arrival log")
+    (folder / "exported").write_bytes((folder / "exported").read_bytes() * 600_000)
+    for _ in range(5):
+        with socket.create_connection(gateway.admin, timeout=10) as connection:
+            connection.sendall(
+                b"GET /v1/functions/exported/trace HTTP/1.1\r\nHost: h\r\n"
+                b"Authorization: Bearer " + gateway.token.encode() + b"\r\n\r\n"
+            )
+            assert connection.recv(1024).startswith(b"HTTP/1.1 200")
+    assert gateway.call("exported").status == 200
+    assert gateway.process.poll() is None
+
+
+def test_export_of_an_unknown_function_leaves_the_file_alone(shared, tmp_path):
+    path = tmp_path / "kept.csv"
+    path.write_text("kept")
+    result = shared.cli("trace", "export", "nobody", "--output", str(path), check=False)
+    assert result.returncode == 1 and "No function 'nobody' is deployed" in result.stderr
+    assert path.read_text() == "kept"
+
+
+def test_a_new_version_gets_the_room_of_the_one_before(small):
+    spec = LARGE + "scaling: {min-workers: 1}\n"
+    small.deploy("fat", LARGE_SLEEPER, spec)
+    first = json.loads(small.cli("list", "--json").stdout)[0]["version"]
+    # Both do not fit: after half a minute the old one makes room.
+    small.deploy("fat", LARGE_SLEEPER + "\n# changed\n", spec)
+    assert json.loads(small.cli("list", "--json").stdout)[0]["version"] != first
+    assert small.call("fat", 0, timeout=60).status == 200
+    small.wait_for(lambda: len(small.workers()) == 1, "one worker")
+
+
+def test_a_deploy_that_finds_no_room_fails_and_holds_up_nobody(small):
+    small.deploy("guaranteed", LARGE_SLEEPER, LARGE + "scaling: {min-workers: 1}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        write_function(Path(folder), "late", LARGE_SLEEPER, LARGE + "scaling: {min-workers: 1}\n"
+                                                                  "timeouts: {cold-start-timeout: 3s}\n")  # fmt: skip
+        result = small.cli("deploy", folder, check=False)
+    assert result.returncode == 1 and "no room" in result.stderr
+    assert small.call("guaranteed", 0).status == 200
+
+
+def test_learned_idle_times_survive_a_restart(gateway):
+    gateway.deploy("learner", spec="scaling: {keep-alive: cost, cold-start-cost: 1h}\n")
+    for _ in range(12):
+        gateway.call("learner")
+        time.sleep(0.2)
+    # Twelve rests of a fifth of a second: the cheapest keep-alive is little more than a second.
+    gateway.wait_for(lambda: not gateway.workers(), "no worker")
+    assert gateway.terminate() == 0
+    gateway.start()
+    gateway.call("learner")
+    gateway.wait_for(lambda: not gateway.workers(), "no worker")
