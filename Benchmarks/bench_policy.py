@@ -6,6 +6,7 @@ genai-requests/. Prints tables in Markdown and writes Benchmarks/results/policy.
 
 import csv
 import datetime
+import itertools
 import json
 import math
 import os
@@ -91,7 +92,7 @@ def oracle(trace):
 def at(points, x):
     """The second coordinate where the first is `x`, on straight lines between the logarithms; None outside."""
     points = sorted(points)
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 <= x <= x1:
             share = 0 if x0 == x1 else (math.log(x) - math.log(x0)) / (math.log(x1) - math.log(x0))
             return math.exp(math.log(y0) * (1 - share) + math.log(y1) * share)
@@ -133,13 +134,14 @@ def main():
     for trace in (AZURE, GENAI):
         if not trace.exists():
             raise SystemExit(f"{trace} is not there: set HEARTH_TRACES to the folder of the traces (docs/policies.md).")
-    one = ",max-concurrency=1000"
+    one, slow = ",max-concurrency=1000", ("--start-time", "20s")
+    azure, genai = "Azure Functions, 500 functions, 8 hours", "GenAI requests, 86 models, 23 days"
     results = {
-        "azure-500, one worker takes all requests": table("Azure Functions, 500 functions, 8 hours, one worker a function", AZURE, one),
-        "genai, one worker takes all requests": table("GenAI requests, 86 models, 23 days, one worker a model", GENAI, one, "--start-time", "20s"),
-        "azure-500": table("Azure Functions, one request a worker", AZURE, ""),
-        "genai": table("GenAI requests, one request a worker", GENAI, "", "--start-time", "20s"),
-    }  # fmt: skip
+        "azure-500, one worker": table(f"{azure}, one worker a function", AZURE, one),
+        "genai, one worker": table(f"{genai}, one worker a model", GENAI, one, *slow),
+        "azure-500": table(f"{azure}, one request a worker", AZURE, ""),
+        "genai": table(f"{genai}, one request a worker", GENAI, "", *slow),
+    }
     path = ROOT / "Benchmarks/results/policy.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1))

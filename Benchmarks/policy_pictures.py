@@ -34,6 +34,13 @@ def spikes(rng):
             yield crowd + rng.random(), "model", rng.uniform(0.3, 0.7)
 
 
+def crowds(rng):
+    """Fifteen minutes: every three minutes a crowd of twenty within a second, and nothing between."""
+    for crowd in range(45, 900, 180):
+        for _ in range(20):
+            yield crowd + rng.random(), "model", rng.uniform(0.3, 0.7)
+
+
 def habits(rng):
     """A day: a job every half hour, and people in two shifts."""
     for number in range(48):
@@ -59,32 +66,35 @@ def crowd(rng):
             yield time, f"f{number}", rng.uniform(0.2, 2)
 
 
+#: Traffic by the windows alone: many requests a worker, so that no queue hides what they decide.
+WINDOWS = "max-concurrency=8,target-in-flight=0.5"
+CUT = f"{WINDOWS},keep-alive=forever,downscale-stabilization=30s"
+
+
+def pair(knob, first, second, base=""):
+    """Two policies that differ in one knob."""
+    return [f"{base},{knob}={value}".lstrip(",") for value in (first, second)]
+
+
 PLOTS = {
-    "keep-alive": (habits, ["keep-alive=10m", "keep-alive=forever", "keep-alive=adaptive", "keep-alive=cost", "keep-alive=learned"], []),
+    "keep-alive": (habits, [f"keep-alive={kind}" for kind in ("10m", "forever", "adaptive", "cost", "learned")], []),
     "cold-start-cost": (habits, [f"keep-alive=learned,cold-start-cost={cost}" for cost in ("2m", "20m", "2h")], []),
-    "min-workers": (burst, ["keep-alive=1m,min-workers=0", "keep-alive=1m,min-workers=3"], []),
-    "max-workers": (burst, ["max-workers=100", "max-workers=4"], []),
-    "initial-workers": (spikes, ["keep-alive=5m", "keep-alive=5m,initial-workers=10"], []),
-    "activation-scale": (spikes, ["keep-alive=20s", "keep-alive=20s,activation-scale=4"], []),
-    "buffer-workers": (spikes, ["keep-alive=20s,buffer-workers=0", "keep-alive=20s,buffer-workers=10"], []),
-    "max-concurrency": (burst, ["max-concurrency=1", "max-concurrency=4"], []),
-    "target-in-flight": (burst, ["max-concurrency=4,target-in-flight=4", "max-concurrency=4,target-in-flight=1"], []),
-    "max-queue-length": (burst, ["max-workers=4,max-queue-length=100", "max-workers=4,max-queue-length=5"], []),
-    "window": (burst, ["max-concurrency=8,target-in-flight=1,panic-threshold=100000%,window=20s",
-                       "max-concurrency=8,target-in-flight=1,panic-threshold=100000%,window=5m"], []),
-    "tick": (burst, ["max-concurrency=8,target-in-flight=1,panic-window=30s,tick=2s",
-                     "max-concurrency=8,target-in-flight=1,panic-window=30s,tick=30s"], []),
-    "panic": (burst, ["max-concurrency=8,target-in-flight=1,window=2m,panic-threshold=200%",
-                      "max-concurrency=8,target-in-flight=1,window=2m,panic-threshold=100000%"], []),
-    "upscale-stabilization": (spikes, ["keep-alive=20s", "keep-alive=20s,upscale-stabilization=10s"], []),
-    "downscale-stabilization": (burst, ["keep-alive=forever,downscale-stabilization=30s",
-                                        "keep-alive=forever,downscale-stabilization=5m"], []),
-    "max-upscale-factor": (burst, ["max-concurrency=8,target-in-flight=1,max-upscale-factor=10",
-                                   "max-concurrency=8,target-in-flight=1,max-upscale-factor=1.2"], []),
-    "max-downscale-factor": (burst, ["keep-alive=forever,downscale-stabilization=30s,max-downscale-factor=0",
-                                     "keep-alive=forever,downscale-stabilization=30s,tick=15s,panic-window=15s,max-downscale-factor=0.75"], []),
-    "tolerance": (burst, ["max-concurrency=8,target-in-flight=0.5,downscale-stabilization=0s,keep-alive=forever,downscale-tolerance=0.05,upscale-tolerance=0.05",
-                          "max-concurrency=8,target-in-flight=0.5,downscale-stabilization=0s,keep-alive=forever,downscale-tolerance=0.5,upscale-tolerance=0.5"], []),
+    "min-workers": (burst, pair("min-workers", 0, 3, "keep-alive=1m"), []),
+    "max-workers": (burst, pair("max-workers", 100, 4), []),
+    "initial-workers": (spikes, pair("initial-workers", 0, 10, "keep-alive=5m"), []),
+    "activation-scale": (crowds, pair("activation-scale", 1, 8, "keep-alive=20s"), []),
+    "buffer-workers": (spikes, pair("buffer-workers", 0, 10, "keep-alive=20s"), []),
+    "max-concurrency": (burst, pair("max-concurrency", 1, 4), []),
+    "target-in-flight": (burst, pair("target-in-flight", 4, 1, "max-concurrency=4"), []),
+    "max-queue-length": (burst, pair("max-queue-length", 100, 5, "max-workers=4"), []),
+    "window": (burst, pair("window", "20s", "5m", f"{WINDOWS},panic-threshold=100000%"), []),
+    "tick": (burst, pair("tick", "2s", "30s", f"{WINDOWS},panic-window=30s"), []),
+    "panic": (burst, pair("panic-threshold", "200%", "100000%", f"{WINDOWS},window=2m"), []),
+    "upscale-stabilization": (spikes, pair("upscale-stabilization", "0s", "10s", "keep-alive=20s"), []),
+    "downscale-stabilization": (burst, pair("downscale-stabilization", "30s", "5m", "keep-alive=forever"), []),
+    "max-upscale-factor": (burst, pair("max-upscale-factor", 10, 1.2, f"{WINDOWS},tick=6s"), []),
+    "max-downscale-factor": (burst, pair("max-downscale-factor", 0, 0.75, f"{CUT},window=20s,tick=15s,panic-window=15s"), []),
+    "tolerance": (burst, pair("downscale-tolerance", 0.05, 0.5, f"{CUT},downscale-stabilization=0s"), []),
     "warm-windows": (office, ["keep-alive=2m", "WARM"], []),
     "workers-memory": (crowd, ["keep-alive=10m"], ["--workers-memory", "8GiB"]),
 }  # fmt: skip

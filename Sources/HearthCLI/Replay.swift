@@ -132,7 +132,15 @@ struct ReplayCommand: ParsableCommand {
   }
 
   private func title(_ trace: Trace) -> String {
-    "\((self.trace as NSString).lastPathComponent), \(Duration.seconds(Int(trace.length.seconds.rounded())).text)"
+    let seconds = Int(trace.length.seconds)
+    let length =
+      switch seconds {
+      case ..<600: "\(seconds) seconds"
+      case ..<36_000: "\((seconds + 30) / 60) minutes"
+      case ..<360_000: "\((seconds + 1_800) / 3_600) hours"
+      default: "\((seconds + 43_200) / 86_400) days"
+      }
+    return "\((self.trace as NSString).lastPathComponent), \(length)"
   }
 
   private func write(_ text: String, to path: String) throws {

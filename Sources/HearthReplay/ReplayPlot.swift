@@ -5,7 +5,7 @@ import HearthCore
 /// readable on light and dark pages.
 public struct ReplayPlot {
   private static let width = 860.0
-  private static let panelHeight = 150.0
+  private static let panelHeight = 140.0
   private static let margin = (left: 56.0, right: 16.0, top: 34.0, bottom: 30.0)
   private static let workersColor = "#2f6db5"
   private static let coldColor = "#d1495b"
@@ -28,10 +28,10 @@ public struct ReplayPlot {
   }
 
   private var plotWidth: Double { ReplayPlot.width - ReplayPlot.margin.left - ReplayPlot.margin.right }
-  private var panelPitch: Double { ReplayPlot.panelHeight + 34 }
+  private var panelPitch: Double { ReplayPlot.panelHeight + 52 }
 
   private mutating func draw() {
-    let height = ReplayPlot.margin.top + 22 + panelPitch * Double(runs.count) + ReplayPlot.margin.bottom
+    let height = ReplayPlot.margin.top + 8 + panelPitch * Double(runs.count) + ReplayPlot.margin.bottom
     svg += """
       <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(number(ReplayPlot.width)) \(number(height))" \
       font-family="system-ui, sans-serif" font-size="12">
@@ -45,10 +45,10 @@ public struct ReplayPlot {
     let eventsMax = nice(Double(runs.flatMap { $0.report.timeline.parts.map(\.coldStarts) }.max() ?? 1))
     let requestsMax = Double(runs.first?.report.timeline.parts.map(\.requests).max() ?? 1)
     for (index, run) in runs.enumerated() {
-      let top = ReplayPlot.margin.top + 36 + panelPitch * Double(index)
+      let top = ReplayPlot.margin.top + 54 + panelPitch * Double(index)
       panel(run.name, run.report, top: top, workersMax: workersMax, eventsMax: eventsMax, requestsMax: requestsMax)
     }
-    timeAxis(y: ReplayPlot.margin.top + 36 + panelPitch * Double(runs.count) - 22)
+    timeAxis(y: ReplayPlot.margin.top + 54 + panelPitch * Double(runs.count) - 40)
     svg += "</svg>\n"
   }
 
@@ -73,8 +73,8 @@ public struct ReplayPlot {
     let summary =
       "\(report.cold) cold starts of \(report.requests) requests, "
       + "\(number(report.idleSeconds / 3_600)) worker-hours idle, 1 % wait \(wait(report.wait(quantile: 0.99)))"
-    text(ReplayPlot.margin.left, top - 6, name, weight: "600")
-    text(ReplayPlot.width - ReplayPlot.margin.right, top - 6, summary, anchor: "end")
+    text(ReplayPlot.margin.left, top - 22, name, weight: "600")
+    text(ReplayPlot.margin.left, top - 7, summary)
     for share in [0.0, 0.5, 1.0] {
       let y = bottom - share * ReplayPlot.panelHeight
       svg +=

@@ -24,26 +24,31 @@ extension FunctionSchedule {
     while poolSize < warm, startAllowed(now: now) { start(.warmWindow, now: now) }
   }
 
-  /// Starts workers for the queue: the first ones when none runs, and more while the queue would outlast another start.
+  /// Starts workers for the queue: the first ones when none runs, and more when the queue would outlast a start, so many
+  /// that it lasts no longer than one.
   ///
-  /// A start pays off only if the queue lasts longer than it, so both are compared as learned; while a start is under
-  /// way no further one is decided, since it may be enough.
+  /// How long a start and a request take is learned. While a start is under way no further one is decided, since it may
+  /// be enough.
   mutating func growForQueue(now: HearthInstant) {
     guard let head = queue.first, !isRetired else { return }
     guard poolSize > 0 else { return activate(now: now) }
     hurry(now: now)
     guard startingCount == 0, poolSize < policy.workersMax, startAllowed(now: now) else { return }
-    let startTime = max(expectedStart, policy.upscaleStabilization)
-    guard head.returns > 0 || head.arrival.duration(to: now) >= startTime else {
-      return scheduleWake(head.arrival.advanced(by: startTime))
+    let patience = policy.upscaleStabilization
+    guard head.returns > 0 || head.arrival.duration(to: now) >= patience else {
+      return scheduleWake(head.arrival.advanced(by: patience))
     }
-    guard queueDrainTime(now: now) > expectedStart else { return scheduleWake(now.advanced(by: expectedStart)) }
-    let demand = inFlightCount + queue.count
-    let wanted = (demand + policy.concurrencyMax - 1) / policy.concurrencyMax
+    let excess = queueDrainTime(now: now).seconds / expectedStart.seconds
+    guard excess > 1 else { return scheduleWake(now.advanced(by: expectedStart)) }
+    let requests = inFlightCount + queue.count
+    let wanted = min(
+      (requests + policy.concurrencyMax - 1) / policy.concurrencyMax,
+      Int((Double(max(1, readyCount)) * min(excess, 1e6)).rounded(.up)))
     let ceiling = max(Int(Double(poolSize) * policy.upscaleFactorMax), poolSize + 1)
     let target = min(wanted, policy.workersMax, ceiling)
     let limit = target == wanted ? nil : target == ceiling ? "max-upscale-factor" : "max-workers"
     for _ in poolSize..<max(target, poolSize) { start(.queue(length: queue.count), limit: limit, now: now) }
+    if startingCount == 0 { scheduleWake(now.advanced(by: expectedStart)) }
   }
 
   /// A request waits: what was asked for without one is urgent now.

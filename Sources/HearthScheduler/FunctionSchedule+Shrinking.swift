@@ -25,7 +25,7 @@ extension FunctionSchedule {
     withdrawUnneeded(now: now)
     guard !scaler.isPanicking(now: now) else { return }
     let floor = floor(now: now)
-    let buffer = isAtRest ? 0 : policy.bufferWorkers
+    let buffer = buffer(now: now)
     var spare = idleCount - buffer
     var surplus = poolSize - floor
     guard spare > 0, surplus > 0 else { return }
@@ -53,8 +53,7 @@ extension FunctionSchedule {
 
   /// Ends idle workers that the traffic no longer asks for. The last one goes by `keep-alive` only.
   mutating func stopSurplus(to outcome: Scaler.Outcome, now: HearthInstant) {
-    let buffer = isAtRest ? 0 : policy.bufferWorkers
-    let target = max(outcome.target + buffer, floor(now: now), 1)
+    let target = max(outcome.target + buffer(now: now), floor(now: now), 1)
     for id in available where poolSize > target && workers[id]?.inFlight.isEmpty == true {
       stop(id, .traffic(wanted: outcome.wanted), limit: outcome.limit, now: now)
     }

@@ -4,21 +4,34 @@ import HearthCore
 extension FunctionSchedule {
   /// Brings the traffic's integral up to now. Every fact begins with it.
   mutating func elapse(to now: HearthInstant) {
-    scaler.meter.elapse(level: demand, to: now)
+    scaler.meter.elapse(level: demand(now: time), to: now)
     time = max(time, now)
   }
 
-  /// The requests that workers are needed for: those that take a slot, and those that wait.
+  /// How many slots of workers the traffic needs: one for each request that has one, and one for each that waits, for as
+  /// long as it would have taken with a worker of its own.
   ///
-  /// What waits for a worker that is starting counts up to its slots, so that a slow start does not ask for more of the
-  /// same; and what waits for less than any start takes does not count at all.
-  var demand: Double {
+  /// So this is what would be in flight if there were workers enough. A backlog, counted until it is served, would ask
+  /// for as many workers as it is long. Before anything is known of how long requests take, those that wait for a worker
+  /// that is starting count up to its slots.
+  func demand(now: HearthInstant) -> Double {
     let running = inFlightCount - aheadCount
     guard !queue.isEmpty else { return Double(running) }
-    if startingCount > 0 { return Double(running + min(queue.count, startingCount * policy.concurrencyMax)) }
-    let slots = max(1, readyCount * policy.concurrencyMax)
-    let wait = (serviceEstimate.value ?? FunctionSchedule.startTimeFloor) * queue.count / slots
-    return Double(running + (wait >= FunctionSchedule.startTimeFloor ? queue.count : 0))
+    guard let service = serviceEstimate.value else {
+      let slots = startingCount > 0 ? startingCount * policy.concurrencyMax : queue.count
+      return Double(running + min(queue.count, slots))
+    }
+    return Double(running + queue.count - firstWaiting(after: now.advanced(by: .zero - service)))
+  }
+
+  /// How many of the queue came before this instant: it is in the order of arrival.
+  private func firstWaiting(after instant: HearthInstant) -> Int {
+    var (low, high) = (0, queue.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if queue[middle].arrival < instant { low = middle + 1 } else { high = middle }
+    }
+    return low
   }
 
   var isAtRest: Bool { inFlightCount == 0 && queue.isEmpty && announcedCount == 0 }
@@ -45,6 +58,14 @@ extension FunctionSchedule {
     restBegan = time
     if policy.keepAlive.learns { idleTimes.plan(policy, startTime: startEstimate.value, now: time) }
     scheduleRestWake(now: time)
+    if policy.bufferWorkers > 0, let keepAlive = surplusKeepAlive { scheduleWake(time.advanced(by: keepAlive)) }
+  }
+
+  /// How many idle workers the buffer keeps: as long as the function has had requests within its keep-alive, so that the
+  /// moments between two do not end it.
+  func buffer(now: HearthInstant) -> Int {
+    guard let rest = rest(now: now), let keepAlive = surplusKeepAlive else { return policy.bufferWorkers }
+    return rest < keepAlive ? policy.bufferWorkers : 0
   }
 
   /// Whether a worker is to be there at this point of a rest, or has to start now to be there in time.

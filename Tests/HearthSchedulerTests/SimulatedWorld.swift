@@ -189,6 +189,7 @@ struct SimulatedWorld {
       guard let (worker, actions) = schedule.workerYielded(now: now) else { return }
       processes[worker]?.isDraining = true
       take(actions)
+      check(schedule.poolSize >= policy.workersMin, "a worker yields below min-workers")
     case .clockStep:
       if random.chance(0.5) { now = now.advanced(by: .seconds(Int.random(in: 1...600, using: &random))) }
       schedule.wallClockRead(offset: .seconds(Int.random(in: -100_000...2_000_000_000, using: &random)))
@@ -294,9 +295,9 @@ struct SimulatedWorld {
     case .idle, .traffic, .unexpected:
       check(!schedule.scaler.isPanicking(now: now), "a worker stops for \(reason) in a panic")
       check(schedule.poolSize >= policy.workersMin, "a worker stops for \(reason) below min-workers")
-    case .reclaimed, .yielded:
+    case .reclaimed:
       check(schedule.poolSize >= policy.workersMin, "a worker stops for \(reason) below min-workers")
-    case .surplus, .retired, .drainTimeout, .stalled, .notNeeded, .noRoom: break
+    case .yielded, .surplus, .retired, .drainTimeout, .stalled, .notNeeded, .noRoom: break
     }
     // A worker that had to finish first was noted when that was decided.
     let isNoted = schedule.decisions.last.map { $0.lastAt == now } ?? false
