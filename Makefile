@@ -8,7 +8,8 @@ VENV := .venv
 # Exclusive access is checked in debug builds, which all tests use; the check costs a twentieth of a request.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench bench-http check-allocations soak fuzz \
+.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench bench-http bench-policy \
+  policy-pictures check-allocations soak fuzz \
   clean
 
 help:
@@ -33,6 +34,14 @@ bench: build functions $(VENV)/.test
 bench-http: build $(VENV)/.test
 	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/bench_http.py
+
+## make bench-policy   keep-alives on public traces; HEARTH_TRACES names their folder
+bench-policy: build
+	@$(PYTHON) Benchmarks/bench_policy.py
+
+## make policy-pictures   the pictures of docs/policies.md
+policy-pictures: build
+	@$(PYTHON) Benchmarks/policy_pictures.py
 
 ## make check-allocations   how many heap allocations one request costs the gateway, with a limit
 check-allocations: build $(VENV)/.test

@@ -27,7 +27,9 @@ CURVES = {
     "fixed": [f"keep-alive={time}" for time in ("2m", "5m", "10m", "20m", "40m", "80m")],
     "adaptive": [f"keep-alive=adaptive,cold-start-cost={cost}" for cost in ("5m", "10m", "20m", "1h", "2h")],
     "cost": [f"keep-alive=cost,cold-start-cost={cost}" for cost in ("5m", "10m", "20m", "40m", "80m")],
-    "learned": [f"keep-alive=learned,cold-start-cost={cost}" for cost in ("2m", "5m", "10m", "20m", "1h", "2h", "4h")],
+    "learned": [
+        f"keep-alive=learned,cold-start-cost={cost}" for cost in ("2m", "5m", "10m", "20m", "1h", "2h", "4h", "12h")
+    ],
     "forever": ["keep-alive=forever"],
 }
 

@@ -70,6 +70,8 @@ def crowd(rng):
 WINDOWS = "max-concurrency=8,target-in-flight=0.5"
 CUT = f"{WINDOWS},keep-alive=forever,downscale-stabilization=30s"
 
+SUDDEN = f"{CUT},window=20s"
+
 
 def pair(knob, first, second, base=""):
     """Two policies that differ in one knob."""
@@ -93,7 +95,7 @@ PLOTS = {
     "upscale-stabilization": (spikes, pair("upscale-stabilization", "0s", "10s", "keep-alive=20s"), []),
     "downscale-stabilization": (burst, pair("downscale-stabilization", "30s", "5m", "keep-alive=forever"), []),
     "max-upscale-factor": (burst, pair("max-upscale-factor", 10, 1.2, f"{WINDOWS},tick=6s"), []),
-    "max-downscale-factor": (burst, pair("max-downscale-factor", 0, 0.75, f"{CUT},window=20s,tick=15s,panic-window=15s"), []),
+    "max-downscale-factor": (burst, pair("max-downscale-factor", 0, 0.75, f"{SUDDEN},tick=15s,panic-window=15s"), []),
     "tolerance": (burst, pair("downscale-tolerance", 0.05, 0.5, f"{CUT},downscale-stabilization=0s"), []),
     "warm-windows": (office, ["keep-alive=2m", "WARM"], []),
     "workers-memory": (crowd, ["keep-alive=10m"], ["--workers-memory", "8GiB"]),

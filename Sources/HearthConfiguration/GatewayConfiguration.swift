@@ -23,6 +23,8 @@ public struct GatewayConfiguration: Sendable {
   public var workersMemory: ByteSize?
   /// Workers that may be starting at once. 0, the default, is two for every core.
   public var startsMax = 0
+  /// The file of the access log. Nil, the default: none is kept.
+  public var accessLog: String?
   /// The interpreter that Python environments are built with. Default `python3`.
   public var python = "python3"
   /// The folder that holds `hearth_runtime`. Nil finds it beside the program.
@@ -80,6 +82,10 @@ public struct GatewayConfiguration: Sendable {
       return configuration.workersMemory != nil
     },
     number("starts-max", \.startsMax, 0...10_000),
+    setting("access-log", "a file, or none") { text, configuration in
+      configuration.accessLog = text == "none" || text.isEmpty ? nil : text
+      return true
+    },
     text("python", \.python, "a program"),
     setting("runtime-dir", "a folder") { text, configuration in
       configuration.runtimeFolder = text

@@ -24,6 +24,8 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
 
   var eventLoop: any EventLoop { channel.eventLoop }
 
+  override var clientAddress: String { channel.parent?.remoteAddress?.ipAddress ?? "" }
+
   // The request.
 
   func received(_ bytes: ByteBuffer) {
@@ -56,15 +58,20 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
   func begin(_ response: ResponseHead, _ stamp: ResponseStamp) {
     guard !isEnded, !hasBegun else { return }
     hasBegun = true
+    answerBegan(response.status, stamp)
     var head = channel.allocator.buffer(capacity: 1024)
     HeadWriter.write(response, framing: .none, keepsAlive: true, into: &head)
     stamp.write(into: &head)
+    if let id = clientRequestID, !response.message.contains("x-request-id") {
+      head.writeString("x-request-id: \(id)\r\n")
+    }
     if !response.message.contains("date") { head.writeString(services.dateField) }
     pending = HTTP2Head.response(head)
   }
 
   func write(_ bytes: ByteBuffer) {
     guard !isEnded, hasBegun, bytes.readableBytes > 0 else { return }
+    answered(bytes.readableBytes)
     sendPending(endStream: false)
     send(.data(.init(data: .byteBuffer(bytes))))
   }
@@ -90,15 +97,18 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
     if hasBegun && pending == nil {
       isEnded = true
       receiver = nil
+      logEnd(.cut)
       channel.close(promise: nil)
       return
     }
     pending = nil
     hasBegun = true
     var head = channel.allocator.buffer(capacity: 512)
-    error.writeHead(request: requestID, stamp, into: &head)
-    head.writeString(services.dateField)
     let body = ErrorEnvelope.json(error, request: requestID, source: source)
+    answerBegan(error.code.status, code: error.code, stamp)
+    answered(body.utf8.count)
+    error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &head)
+    head.writeString(services.dateField)
     pending = HTTP2Head.response(head)
     if request.method == "HEAD" {
       sendPending(endStream: true)
@@ -110,6 +120,7 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
   }
 
   private func finish() {
+    logEnd(.whole)
     channel.flush()
     isEnded = true
     receiver = nil

@@ -102,9 +102,11 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
 
   /// Answers fields that are no request.
   private func refuse(_ error: HearthError) {
-    let body = ErrorEnvelope.json(error, request: services.nextRequestID(), source: .gateway)
-    let head = HPACKHeaders([(":status", "\(error.code.status)"), ("content-type", "application/json")])
-    channel.write(HTTP2Frame.FramePayload.headers(.init(headers: head)), promise: nil)
+    let request = services.noteRefusal(error, client: channel.parent?.remoteAddress?.ipAddress)
+    let body = ErrorEnvelope.json(error, request: request, source: .gateway)
+    var head = channel.allocator.buffer(capacity: 512)
+    error.writeHead(request: request, nil, into: &head)
+    channel.write(HTTP2Frame.FramePayload.headers(.init(headers: HTTP2Head.response(head))), promise: nil)
     channel.writeAndFlush(
       HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(ByteBuffer(string: body)), endStream: true)), promise: nil)
   }

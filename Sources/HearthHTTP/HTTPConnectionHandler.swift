@@ -201,12 +201,13 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
       exchange.fail(error, source: .gateway, nil)
       return
     }
-    let body = ErrorEnvelope.json(error, request: services.nextRequestID(), source: .gateway)
-    channel.writeAndFlush(
-      ByteBuffer(
-        string: "HTTP/1.1 \(error.code.status) \(HTTPStatus.reason(error.code.status))\r\n"
-          + "content-type: application/json\r\ncontent-length: \(body.utf8.count)\r\n\(services.dateField)"
-          + "connection: close\r\n\r\n\(body)"), promise: nil)
+    let request = services.noteRefusal(error, client: channel.remoteAddress?.ipAddress)
+    let body = ErrorEnvelope.json(error, request: request, source: .gateway)
+    var answer = channel.allocator.buffer(capacity: 1024)
+    error.writeHead(request: request, nil, into: &answer)
+    answer.writeString(
+      "content-length: \(body.utf8.count)\r\n\(services.dateField)connection: close\r\n\r\n\(body)")
+    channel.writeAndFlush(answer, promise: nil)
     linger()
   }
 

@@ -24,6 +24,8 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
 
   var eventLoop: any EventLoop { connection.channel.eventLoop }
 
+  override var clientAddress: String { connection.channel.remoteAddress?.ipAddress ?? "" }
+
   // The request.
 
   /// Takes what has arrived of the body off the buffer; nil when nobody wants it or the request is whole.
@@ -58,10 +60,14 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     guard !isEnded, framing == nil else { return }
     let framing = clientFraming(of: response)
     self.framing = framing
+    answerBegan(response.status, stamp)
     keepsAlive = request.keepsAlive && requestEnded && framing != .untilClose && !services.isDraining
     var head = connection.channel.allocator.buffer(capacity: 1024)
     HeadWriter.write(response, framing: framing, keepsAlive: keepsAlive || response.isUpgrade, into: &head)
     stamp.write(into: &head)
+    if let id = clientRequestID, !response.message.contains("x-request-id") {
+      head.writeString("x-request-id: \(id)\r\n")
+    }
     if !response.message.contains("date") { head.writeString(services.dateField) }
     if keepsAlive && !request.isHTTP11 { head.writeStaticString("connection: keep-alive\r\n") }
     head.writeStaticString("\r\n")
@@ -89,6 +95,7 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
 
   func write(_ bytes: ByteBuffer) {
     guard !isEnded, let framing, bytes.readableBytes > 0 else { return }
+    answered(bytes.readableBytes)
     var bytes = bytes
     let isChunked = framing == .chunked
     if isChunked {
@@ -138,6 +145,7 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     if framing != nil && pending == nil {
       isEnded = true
       receiver = nil
+      logEnd(.cut)
       return connection.cut()
     }
     pending = nil
@@ -145,7 +153,9 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     keepsAlive = request.keepsAlive && requestEnded
     let body = ErrorEnvelope.json(error, request: requestID, source: source)
     var answer = connection.channel.allocator.buffer(capacity: 1024)
-    error.writeHead(request: requestID, stamp, into: &answer)
+    answerBegan(error.code.status, code: error.code, stamp)
+    answered(body.utf8.count)
+    error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &answer)
     answer.writeString("content-length: \(body.utf8.count)\r\n")
     answer.writeString(services.dateField)
     if !keepsAlive {
@@ -161,6 +171,7 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
   }
 
   private func finish() {
+    logEnd(.whole)
     isEnded = true
     receiver = nil
     connection.exchangeEnded(keepsAlive: keepsAlive && requestEnded)

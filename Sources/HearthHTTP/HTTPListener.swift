@@ -19,14 +19,14 @@ public final class HTTPListener: Sendable {
   /// Starts listening. Throws `configuration_invalid` when the address cannot be used.
   public static func start(
     host: String, port: Int, group: MultiThreadedEventLoopGroup, limits: HTTPLimits, router: any FunctionRouter,
-    clock: any HearthClock, certificate: TLSCertificate? = nil
+    clock: any HearthClock, certificate: TLSCertificate? = nil, accessLog: AccessLog? = nil
   ) async throws -> HTTPListener {
     let gate = RequestGate(limits: limits, router: router)
     var services: [ObjectIdentifier: NIOLoopBound<LoopServices>] = [:]
     var sweeps: [RepeatedTask] = []
     for loop in group.makeIterator() {
       let bound = try await loop.submit {
-        NIOLoopBound(LoopServices(gate: gate, clock: clock, loop: loop), eventLoop: loop)
+        NIOLoopBound(LoopServices(gate: gate, clock: clock, loop: loop, accessLog: accessLog), eventLoop: loop)
       }.get()
       services[ObjectIdentifier(loop)] = bound
       sweeps.append(

@@ -19,6 +19,8 @@ class IncomingRequest {
 
   private let client: String?
   private var bodyBytes: Int64 = 0
+  /// What the access log will say; nil without one, or when it has been said.
+  private var entry: AccessEntry?
 
   init(_ request: RequestHead, _ admission: RequestGate.Admission, _ services: LoopServices, requestEnded: Bool) {
     self.request = request
@@ -29,10 +31,53 @@ class IncomingRequest {
     requestID = services.nextRequestID()
     arrival = services.now
     pace = BodyPace(began: arrival)
+    if services.accessLines != nil { entry = makeEntry() }
   }
 
   deinit {
+    logEnd(.left)
     if let client { services.gate.leave(client) }
+  }
+
+  /// The client's address, as the access log has it.
+  var clientAddress: String { "" }
+
+  private func makeEntry() -> AccessEntry {
+    var entry = AccessEntry(
+      time: services.unixTime(of: arrival), request: requestID, client: clientAddress, method: request.method,
+      path: request.target.prefix { $0 != "?" })
+    entry.clientRequest = clientRequestID
+    entry.traceParent = request.message.first("traceparent")
+    return entry
+  }
+
+  /// The id that the client gave the request, if it is one: it is given back and logged, and nothing depends on it.
+  var clientRequestID: String? {
+    guard let id = request.message.first("x-request-id"), (1...128).contains(id.utf8.count) else { return nil }
+    return id.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F } ? id : nil
+  }
+
+  /// For the access log: the answer begins.
+  func answerBegan(_ status: Int, code: ErrorCode? = nil, _ stamp: ResponseStamp?) {
+    guard entry != nil else { return }
+    entry!.status = status
+    entry!.code = code
+    entry!.stamp = stamp
+  }
+
+  /// For the access log: bytes of the answer's body were written.
+  func answered(_ bytes: Int) {
+    if entry != nil { entry!.bytesOut += Int64(bytes) }
+  }
+
+  /// For the access log: the request is over.
+  func logEnd(_ end: AccessEntry.End) {
+    guard var entry else { return }
+    self.entry = nil
+    entry.end = end
+    entry.bytesIn = bodyBytes
+    entry.duration = arrival.duration(to: services.now).nanoseconds
+    services.accessLines?.add(entry)
   }
 
   /// Names who answers, unless it has done so already.

@@ -19,6 +19,9 @@ final class LoopServices {
   /// 250 ms: time limits are seconds, so being late by this much is not noticed.
   static let sweepInterval = TimeAmount.milliseconds(250)
 
+  /// Nil unless the gateway keeps an access log.
+  let accessLines: AccessLines?
+
   private let clock: any HearthClock
   private let prefix: String
   private var sequence: UInt32 = 0
@@ -27,8 +30,9 @@ final class LoopServices {
   /// Set while the listener drains: connections end with their current response.
   private(set) var isDraining = false
 
-  init(gate: RequestGate, clock: any HearthClock, loop: any EventLoop) {
+  init(gate: RequestGate, clock: any HearthClock, loop: any EventLoop, accessLog: AccessLog?) {
     self.gate = gate
+    accessLines = accessLog.map(AccessLines.init)
     batch = FlushBatch.of(loop)
     self.clock = clock
     prefix = "r-" + String(UInt32.random(in: .min ... .max), radix: 36) + "-"
@@ -38,10 +42,25 @@ final class LoopServices {
 
   var now: HearthInstant { clock.now }
 
+  /// An instant as nanoseconds since 1970.
+  func unixTime(of instant: HearthInstant) -> Int64 { instant.nanoseconds + clock.wallOffset.nanoseconds }
+
   /// A request id that is unique with overwhelming likelihood and short enough to read out.
   func nextRequestID() -> String {
     sequence &+= 1
     return prefix + String(sequence, radix: 36)
+  }
+
+  /// What was received is no request: it gets an id and a line in the access log all the same.
+  func noteRefusal(_ error: HearthError, client: String?) -> String {
+    let request = nextRequestID()
+    if let accessLines {
+      var entry = AccessEntry(time: unixTime(of: now), request: request, client: client ?? "")
+      entry.status = error.code.status
+      entry.code = error.code
+      accessLines.add(entry)
+    }
+    return request
   }
 
   func add(_ connection: any SweptConnection) { connections[ObjectIdentifier(connection)] = connection }
@@ -52,6 +71,7 @@ final class LoopServices {
     dateField = LoopServices.currentDateField()
     let now = clock.now
     for connection in Array(connections.values) { connection.timePassed(now: now) }
+    accessLines?.handOver()
   }
 
   func drain() {

@@ -52,7 +52,8 @@ public struct Gateway: Sendable {
     await registry.restore()
     let listener = try await HTTPListener.start(
       host: configuration.listen.host, port: configuration.listen.port, group: group,
-      limits: configuration.httpLimits, router: dispatcher, clock: clock, certificate: configuration.certificate())
+      limits: configuration.httpLimits, router: dispatcher, clock: clock, certificate: configuration.certificate(),
+      accessLog: configuration.accessLog.map(AccessLog.init))
     let scheme = configuration.tlsCertificate == nil ? "http" : "https"
     let dataAddress = "\(scheme)://\(HostPort(host: configuration.listen.host, port: listener.address.port ?? 0))"
     let admin = AdminServer.application(

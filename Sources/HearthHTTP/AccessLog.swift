@@ -1,0 +1,178 @@
+import Foundation
+import HearthCore
+import HearthHTTP1
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+
+/// The access log: a line of JSON for each request, written by a thread of its own. docs/configuration.md has its
+/// fields.
+///
+/// Bounded: when the disk does not keep up, lines are left out, and a line says how many. The file is opened anew when
+/// it was renamed or removed, so that logrotate(8) needs no signal.
+public final class AccessLog: Sendable {
+  /// 8 MiB: half a minute of 1,000 requests a second.
+  static let pendingMax = 8 << 20
+
+  private struct State {
+    var pending = ByteBuffer()
+    var dropped = 0
+    var isWriting = false
+  }
+
+  /// The file as it is open now. Touched by one thread at a time: the one that writes.
+  private final class File: @unchecked Sendable {
+    let path: String
+    var handle: UnsafeMutablePointer<FILE>?
+
+    init(_ path: String) { self.path = path }
+
+    /// Opens the file unless it is open and still has its name.
+    func open() -> UnsafeMutablePointer<FILE>? {
+      var named = stat()
+      var opened = stat()
+      if let handle, stat(path, &named) == 0, fstat(fileno(handle), &opened) == 0, named.st_ino == opened.st_ino {
+        return handle
+      }
+      if let handle { fclose(handle) }
+      handle = fopen(path, "ae")
+      return handle
+    }
+  }
+
+  private let file: File
+  private let state = NIOLockedValueBox(State())
+
+  /// Throws `configuration_invalid` when the file cannot be written.
+  public init(path: String) throws {
+    file = File(path)
+    guard file.open() != nil else {
+      throw HearthError(
+        .configurationInvalid, "The access log '\(path)' cannot be written.", hint: "Set access-log to another file.")
+    }
+  }
+
+  /// Takes whole lines of `count` requests.
+  func take(_ lines: ByteBuffer, count: Int) {
+    let begins = state.withLockedValue { state in
+      if state.pending.readableBytes + lines.readableBytes > AccessLog.pendingMax {
+        state.dropped += count
+      } else {
+        state.pending.writeImmutableBuffer(lines)
+      }
+      defer { state.isWriting = true }
+      return !state.isWriting
+    }
+    if begins { NIOThreadPool.singleton.submit { [self] _ in write() } }
+  }
+
+  private func write() {
+    while true {
+      let (bytes, dropped) = state.withLockedValue { state in
+        defer {
+          state.pending = ByteBuffer()
+          state.dropped = 0
+        }
+        if state.pending.readableBytes == 0, state.dropped == 0 { state.isWriting = false }
+        return (state.pending, state.dropped)
+      }
+      guard bytes.readableBytes > 0 || dropped > 0 else { return }
+      guard let handle = file.open() else { continue }
+      _ = bytes.withUnsafeReadableBytes { fwrite($0.baseAddress, 1, $0.count, handle) }
+      if dropped > 0 { fputs("{\"dropped\":\(dropped)}\n", handle) }
+      fflush(handle)
+    }
+  }
+}
+
+/// The lines of one event loop that are not handed over yet.
+final class AccessLines {
+  /// 64 KiB: some 200 lines.
+  private static let handOverAt = 64 * 1024
+
+  private let log: AccessLog
+  private var lines = ByteBuffer()
+  private var count = 0
+
+  init(_ log: AccessLog) { self.log = log }
+
+  func add(_ entry: AccessEntry) {
+    entry.write(to: &lines)
+    count += 1
+    if lines.readableBytes >= AccessLines.handOverAt { handOver() }
+  }
+
+  /// Called about four times a second.
+  func handOver() {
+    guard count > 0 else { return }
+    log.take(lines, count: count)
+    lines.clear()
+    count = 0
+  }
+}
+
+/// What the access log says of one request. Durations are seconds, sizes bytes of bodies.
+struct AccessEntry {
+  /// How it ended: with a whole answer, with an answer that was cut, or with a client that left.
+  enum End: String {
+    case whole
+    case cut
+    case left
+  }
+
+  /// Nanoseconds since 1970.
+  var time: Int64
+  var request: String
+  var client: String
+  var method = ""
+  /// Without the query, which may hold what is not for logs.
+  var path: Substring = ""
+  var status = 0
+  var code: ErrorCode?
+  var bytesIn: Int64 = 0
+  var bytesOut: Int64 = 0
+  var duration: Int64 = 0
+  var stamp: ResponseStamp?
+  var end = End.whole
+  /// The client's own id and its place in a distributed trace (W3C Trace Context), if it sent them.
+  var clientRequest: String?
+  var traceParent: String?
+
+  func write(to buffer: inout ByteBuffer) {
+    var line = "{\"time\":\"\(AccessEntry.timestamp(time))\",\"request\":\"\(request)\",\"client\":\"\(client)\""
+    line += ",\"method\":\(JSONText.quoted(method)),\"path\":\(JSONText.quoted(String(path))),\"status\":\(status)"
+    if let code { line += ",\"code\":\"\(code)\"" }
+    line += ",\"in\":\(bytesIn),\"out\":\(bytesOut),\"duration\":\(AccessEntry.seconds(duration))"
+    if let stamp {
+      line += ",\"queue\":\(AccessEntry.seconds(stamp.queue)),\"exec\":\(AccessEntry.seconds(stamp.execution))"
+      if stamp.spawn + stamp.load > 0 { line += ",\"started\":\(AccessEntry.seconds(stamp.spawn + stamp.load))" }
+      if let start = stamp.start { line += ",\"start\":\"\(start)\"" }
+      line += ",\"version\":\"\(stamp.version)\""
+    }
+    if let clientRequest { line += ",\"client-request\":\(JSONText.quoted(clientRequest))" }
+    if let traceParent { line += ",\"traceparent\":\(JSONText.quoted(traceParent))" }
+    buffer.writeString(line + ",\"end\":\"\(end.rawValue)\"}\n")
+  }
+
+  /// Seconds with six decimals.
+  private static func seconds(_ nanoseconds: Int64) -> String {
+    let micros = max(0, nanoseconds) / 1_000
+    return "\(micros / 1_000_000).\(padded(micros % 1_000_000, 6))"
+  }
+
+  /// RFC 3339, in UTC, to the millisecond.
+  private static func timestamp(_ nanoseconds: Int64) -> String {
+    let seconds = CivilDate.floorDivide(nanoseconds, 1_000_000_000)
+    let day = CivilDate.floorDivide(seconds, 86_400)
+    let date = CivilDate(daysSinceEpoch: day)
+    let rest = seconds - day * 86_400
+    let milliseconds = (nanoseconds - seconds * 1_000_000_000) / 1_000_000
+    return "\(date.year)-\(padded(date.month, 2))-\(padded(date.day, 2))T\(padded(rest / 3_600, 2)):"
+      + "\(padded(rest / 60 % 60, 2)):\(padded(rest % 60, 2)).\(padded(milliseconds, 3))Z"
+  }
+
+  private static func padded(_ number: Int64, _ digits: Int) -> String {
+    let text = String(number)
+    return String(repeating: "0", count: max(0, digits - text.count)) + text
+  }
+}
