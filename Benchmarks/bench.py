@@ -4,6 +4,7 @@ Prints a table and writes Benchmarks/results/bench.json.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import platform
@@ -23,6 +24,17 @@ os.environ.setdefault("HEARTH_BINARY", str(ROOT / ".build/release/hearth"))
 from gateway import Gateway  # noqa: E402
 
 TRIVIAL = "class Model:\n    def predict(self, input, context):\n        return input\n"
+#: As much work as a large import.
+BUSY_START = (
+    TRIVIAL
+    + """
+    def load(self, context):
+        import time
+        began = time.process_time()
+        while time.process_time() - began < 0.1:
+            pass
+"""
+)
 BODY = json.dumps({"text": "x" * 240}).encode()
 
 
@@ -99,6 +111,71 @@ def memory(gateway, name, body=BODY, content_type="application/json"):
     return round(statistics.median(sizes), 1)
 
 
+def burst(starts_max, rounds=3, functions=40):
+    """A hot function's latency while many others start at once, each with 100 ms of work, in milliseconds."""
+    gateway = Gateway(event_loops=0, starts_max=starts_max)
+    try:
+        gateway.deploy("hot", TRIVIAL)
+        names = [f"cold-{number}" for number in range(functions)]
+        for name in names:
+            gateway.deploy(name, BUSY_START)
+        client = Client(gateway.address, "/functions/hot")
+        calm = [client.call()[0] for _ in range(500)]
+        times, lasted = [], []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            with concurrent.futures.ThreadPoolExecutor(functions) as pool:
+                calls = [pool.submit(gateway.call, name, 1, 120) for name in names]
+                while not all(call.done() for call in calls):
+                    times.append(client.call()[0])
+                    time.sleep(0.001)
+                assert all(call.result().status == 200 for call in calls)
+            lasted.append(time.perf_counter() - began)
+            for name in names:
+                gateway.cli("policy", name, "--keep-alive", "0s")
+            gateway.wait_for(lambda: len(gateway.workers()) == 1, "the others to end")
+            for name in names:
+                gateway.cli("policy", name, "--keep-alive", "5m")
+        return {
+            "calm p99": round(quantile(calm[100:], 0.99) * 1e3, 2),
+            "p50": round(quantile(times, 0.5) * 1e3, 2),
+            "p99": round(quantile(times, 0.99) * 1e3, 2),
+            "all started, s": round(statistics.median(lasted), 2),
+        }
+    finally:
+        gateway.close()
+
+
+def overload(seconds=5, rounds=3):
+    """What a function of two workers, 50 ms a request, serves under ten times what it can, beside its most."""
+    gateway = Gateway(event_loops=0)
+    try:
+        spec = "scaling: {max-workers: 2, min-workers: 2, max-queue-length: 20}\n"
+        gateway.deploy("over", TRIVIAL.replace("return", "__import__('time').sleep(0.05); return"), spec)
+
+        def offer(clients):
+            ends = time.monotonic() + seconds
+            served = [0] * clients
+
+            def client(number):
+                while time.monotonic() < ends:
+                    if gateway.call("over", 1).status == 200:
+                        served[number] += 1
+                    else:
+                        time.sleep(0.09)
+
+            with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+                list(pool.map(client, range(clients)))
+            return sum(served) / seconds
+
+        offer(4)
+        pairs = [(offer(4), offer(60)) for _ in range(rounds)]
+        peak, goodput = (statistics.median(values) for values in zip(*pairs, strict=True))
+        return {"peak": round(peak, 1), "goodput": round(goodput, 1), "ratio": round(goodput / peak, 2)}
+    finally:
+        gateway.close()
+
+
 def cpu_name():
     with open("/proc/cpuinfo") as file:
         match = re.search(r"model name\s*: (.+)", file.read())
@@ -126,6 +203,8 @@ def main():
     finally:
         gateway.close()
         shutil.rmtree(folder, ignore_errors=True)
+    result["burst_ms"] = {f"starts-max {count}": burst(count) for count in (4, 1000)}
+    result["overload"] = overload()
     target = ROOT / "Benchmarks/results/bench.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
@@ -168,6 +247,13 @@ def print_table(result):
     print("| cold start, ms | p50 | p99 | best |\n|---|---|---|---|")
     for name, row in result["cold_ms"].items():
         print(f"| {name} | {row['p50']} | {row['p99']} | {row['best']} |")
+    columns = "calm p99 | p50 | p99 | all started, s"
+    print(f"\n| a hot function while forty others start, ms | {columns} |\n|---|---|---|---|---|")
+    for name, row in result["burst_ms"].items():
+        print(f"| {name} | {' | '.join(str(value) for value in row.values())} |")
+    overload = result["overload"]
+    print(f"\n| answers a second at ten times the capacity | {overload['goodput']} |\n|---|---|")
+    print(f"| the most, without overload | {overload['peak']} |\n| ratio | {overload['ratio']} |")
     print("\n| memory, PSS MiB | |\n|---|---|")
     print(f"| gateway, no function | {result['gateway_idle_pss_mib']} |")
     for name, size in result["worker_pss_mib"].items():

@@ -50,7 +50,7 @@ struct WorkerView: ResponseEncodable {
   let pid: Int32?
   let idleSeconds: Double?
   let note: String?
-  /// Its processes' proportional set size; nil until it was measured.
+  /// The most proportional set size its processes were measured to take; nil until they were.
   let memoryBytes: Int64?
 
   init(_ view: FunctionEndpoint.WorkerView, of endpoint: FunctionEndpoint) {

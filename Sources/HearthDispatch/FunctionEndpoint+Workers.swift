@@ -128,16 +128,21 @@ extension FunctionEndpoint {
     return worker
   }
 
-  /// Measures the memory of all workers that have served a request: before, it says little of what they will take.
-  /// Reads files; not for an event loop.
+  /// Measures the memory of workers that have served a request: before, it says little of what they will take. Each is
+  /// measured ever more rarely, since the kernel holds up a process of many pages while it counts them. Reads files; not
+  /// for an event loop.
   func measureWorkers() {
-    let entries = state.withLockedValue { state in state.workers.filter { state.schedule.hasServed($0.key) } }
+    let now = clock.now
+    let entries = state.withLockedValue { state in
+      state.workers.filter { state.schedule.hasServed($0.key) && $0.value.nextMeasure <= now }
+    }
     for (id, entry) in entries {
       guard let bytes = entry.handle.memory else { continue }
       // The most it took counts: it may take that again.
       let most = state.withLockedValue { state in
         let most = max(bytes, state.workers[id]?.memory ?? bytes)
         state.workers[id]?.memory = most
+        state.workers[id]?.measureAgain(after: now)
         return most
       }
       node.measured(id, most.bytes)

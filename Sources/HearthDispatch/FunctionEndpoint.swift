@@ -21,7 +21,18 @@ public final class FunctionEndpoint: Sendable {
     var pid: Int32?
     var note: String?
     var fraction: Double?
+    /// The most it took when it was measured.
     var memory: ByteSize?
+    private(set) var nextMeasure = HearthInstant(nanoseconds: 0)
+    private var measureInterval = Duration.seconds(15)
+
+    init(handle: any WorkerHandle) { self.handle = handle }
+
+    /// Twice as long after each measurement, up to an hour.
+    mutating func measureAgain(after now: HearthInstant) {
+      nextMeasure = now.advanced(by: measureInterval)
+      measureInterval = min(measureInterval * 2, .seconds(3_600))
+    }
   }
 
   // Invocations belong to their event loops; here they are only held and handed on.

@@ -24,8 +24,8 @@ extension FunctionSchedule {
     while poolSize < warm, startAllowed(now: now) { start(.warmWindow, now: now) }
   }
 
-  /// Starts workers for the queue: the first ones when none runs, and more when the queue would outlast a start, so many
-  /// that it lasts no longer than one.
+  /// Starts workers for the queue: the first ones when none runs, and more when the queue would outlast a start, so
+  /// many that it lasts no longer than one.
   ///
   /// How long a start and a request take is learned. While a start is under way no further one is decided, since it may
   /// be enough.

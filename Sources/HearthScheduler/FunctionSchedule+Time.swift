@@ -8,12 +8,12 @@ extension FunctionSchedule {
     time = max(time, now)
   }
 
-  /// How many slots of workers the traffic needs: one for each request that has one, and one for each that waits, for as
-  /// long as it would have taken with a worker of its own.
+  /// How many slots of workers the traffic needs: one for each request that has one, and one for each that waits, for
+  /// as long as it would have taken with a worker of its own.
   ///
   /// So this is what would be in flight if there were workers enough. A backlog, counted until it is served, would ask
-  /// for as many workers as it is long. Before anything is known of how long requests take, those that wait for a worker
-  /// that is starting count up to its slots.
+  /// for as many workers as it is long. Before anything is known of how long requests take, those that wait for a
+  /// worker that is starting count up to its slots.
   func demand(now: HearthInstant) -> Double {
     let running = inFlightCount - aheadCount
     guard !queue.isEmpty else { return Double(running) }
@@ -61,8 +61,8 @@ extension FunctionSchedule {
     if policy.bufferWorkers > 0, let keepAlive = surplusKeepAlive { scheduleWake(time.advanced(by: keepAlive)) }
   }
 
-  /// How many idle workers the buffer keeps: as long as the function has had requests within its keep-alive, so that the
-  /// moments between two do not end it.
+  /// How many idle workers the buffer keeps: as long as the function has had requests within its keep-alive, so that
+  /// the moments between two do not end it.
   func buffer(now: HearthInstant) -> Int {
     guard let rest = rest(now: now), let keepAlive = surplusKeepAlive else { return policy.bufferWorkers }
     return rest < keepAlive ? policy.bufferWorkers : 0
