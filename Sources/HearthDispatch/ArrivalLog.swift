@@ -85,12 +85,15 @@ public final class ArrivalLog: Sendable {
   private func append(_ records: [ArrivalRecord], _ offset: Int64, to path: String) {
     guard let file = fopen(path, "ae") else { return }
     fseek(file, 0, SEEK_END)
-    let size = ftell(file)
+    // A crash may have left half a record, which would garble all that follow.
+    let found = ftell(file)
+    let size = found - found % ArrivalRecord.size
+    if size != found { ftruncate(fileno(file), size) }
     var bytes = ByteBuffer()
     bytes.reserveCapacity(records.count * ArrivalRecord.size)
     for record in records { record.write(to: &bytes, offset: offset) }
     let written = bytes.withUnsafeReadableBytes { fwrite($0.baseAddress, 1, $0.count, file) }
-    // A full disk must not leave half a record, which would garble all that follow.
+    // Nor must a full disk.
     let isWhole = written == bytes.readableBytes && fflush(file) == 0
     if !isWhole { ftruncate(fileno(file), size) }
     fclose(file)
@@ -105,10 +108,11 @@ public final class ArrivalLog: Sendable {
   }
 
   /// How long the function was without requests each time, the newest last: what a keep-alive learns from. Reads the
-  /// newest 100,000 requests at most.
+  /// newest 200,000 requests at most.
   public func rests(_ name: FunctionName) -> [Duration] {
     flush()
-    var records = writing.withLock { ArrivalReader.last(100_000, of: path(name)) }
+    let paths = ["\(path(name)).1", path(name)]
+    var records = writing.withLock { paths.flatMap { ArrivalReader.last(100_000, of: $0) } }
     records.sort { $0.arrival < $1.arrival }
     var rests: [Duration] = []
     var busyUntil: Int64?

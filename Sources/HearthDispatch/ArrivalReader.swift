@@ -21,6 +21,11 @@ struct ArrivalRecord: Sendable {
     bytes.writeInteger(Int64(wasCold ? 1 : 0), endianness: .little)
   }
 
+  /// Whether it can have been written here: times after 1970, and less than a century.
+  var isPlausible: Bool {
+    [arrival, waited, duration].allSatisfy { (0...3_000_000_000_000_000_000).contains($0) }
+  }
+
   /// Nil when there are not enough bytes.
   static func read(_ bytes: inout ByteBuffer) -> ArrivalRecord? {
     guard bytes.readableBytes >= size else { return nil }
@@ -79,7 +84,9 @@ public final class ArrivalReader: @unchecked Sendable {
     let read = fread(&block, ArrivalRecord.size, count, file)
     var bytes = ByteBuffer(bytes: block[..<(read * ArrivalRecord.size)])
     var records: [ArrivalRecord] = []
-    while let record = ArrivalRecord.read(&bytes) { records.append(record) }
+    while let record = ArrivalRecord.read(&bytes) {
+      if record.isPlausible { records.append(record) }
+    }
     return records
   }
 

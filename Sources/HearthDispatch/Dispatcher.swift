@@ -111,7 +111,6 @@ public final class Dispatcher: FunctionRouter {
   public func deploy<Committed: Sendable>(
     _ version: DeployedVersion, rests: [Duration], commit: @Sendable () throws -> Committed
   ) async throws -> Committed {
-    node.forget(version.name)
     let next = makeEndpoint(version, rests)
     let committed: Committed
     let isWarm = endpoint(version.name)?.view().workers.isEmpty == false
@@ -124,6 +123,7 @@ public final class Dispatcher: FunctionRouter {
       throw error
     }
     _ = replace(version.name, with: next)?.retire()
+    node.versionTookOver(version.name, version: next.number)
     return committed
   }
 
@@ -152,7 +152,7 @@ public final class Dispatcher: FunctionRouter {
   public func delete(_ name: FunctionName) {
     state.withLockedValue { $0.retired.removeAll { $0.version.name == name } }
     _ = replace(name, with: nil)?.retire()
-    node.forget(name)
+    node.versionTookOver(name, version: nil)
   }
 
   private func replace(_ name: FunctionName, with endpoint: FunctionEndpoint?) -> FunctionEndpoint? {
@@ -169,7 +169,7 @@ public final class Dispatcher: FunctionRouter {
   public func shutDown() async {
     let endpoints = state.withLockedValue { state in
       state.isShuttingDown = true
-      return Array(state.endpoints.values)
+      return Array(state.endpoints.values) + state.retired
     }
     for emptied in endpoints.map({ $0.retire() }) { try? await emptied.get() }
   }

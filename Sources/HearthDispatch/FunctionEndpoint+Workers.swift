@@ -129,8 +129,8 @@ extension FunctionEndpoint {
   }
 
   /// Measures the memory of workers that have served a request: before, it says little of what they will take. Each is
-  /// measured ever more rarely, since the kernel holds up a process of many pages while it counts them. Reads files; not
-  /// for an event loop.
+  /// measured ever more rarely, since the kernel holds up a process of many pages while it counts them. Reads files;
+  /// not for an event loop.
   func measureWorkers() {
     let now = clock.now
     let entries = state.withLockedValue { state in

@@ -294,6 +294,7 @@ final class Invocation {
     guard let progress, progress.hasBegun, !responseBegan || progress.isCollecting else {
       return exchange.fail(error, source: .gateway, stamp)
     }
+    exchange.noteFailure(error.code)
     exchange.write(ProgressStream.event(error, request: exchange.requestID))
     exchange.end()
   }

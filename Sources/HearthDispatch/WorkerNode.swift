@@ -51,8 +51,10 @@ final class WorkerNode: Sendable {
     decide { $0.schedule.startBecameUrgent(id, now: $1) }
   }
 
-  /// A function was deployed anew or deleted.
-  func forget(_ function: FunctionName) { state.withLockedValue { $0.schedule.forget(function) } }
+  /// Another version of a function serves now, or none.
+  func versionTookOver(_ function: FunctionName, version: Int?) {
+    state.withLockedValue { $0.schedule.versionTookOver(function, version: version) }
+  }
 
   func becameReady(_ id: WorkerID) {
     decide { $0.schedule.workerBecameReady(id, now: $1) }
@@ -85,7 +87,10 @@ final class WorkerNode: Sendable {
       let budget = state.withLockedValue { ByteSize(bytes: $0.schedule.memory).rounded }
       owner(of: id)?.startRefused(
         id, "a worker takes \(ByteSize(bytes: bytes).rounded), and workers-memory is \(budget)")
-    case .reclaim(let bytes, let asking): reclaim(bytes, for: asking)
+    case .reclaim(let id):
+      guard let asker = owner(of: id) else { return }
+      reclaim(state.withLockedValue { $0.schedule.missing(for: id) }, for: asker)
+    case .reclaimExcess(let bytes): reclaim(bytes, for: nil)
     case .yield(let names, let id): yield(names, for: id)
     case .wake(let instant): setAlarm(instant)
     }
@@ -99,16 +104,17 @@ final class WorkerNode: Sendable {
     return owners.filter { seen.insert(ObjectIdentifier($0)).inserted }
   }
 
-  private func reclaim(_ bytes: Int64, for asking: FunctionName?) {
+  private func reclaim(_ bytes: Int64, for asker: FunctionEndpoint?) {
+    guard bytes > 0 else { return }
     var owners: [WorkerID: FunctionEndpoint] = [:]
     var candidates: [NodeSchedule.Candidate] = []
-    for endpoint in endpoints where endpoint.version.name != asking {
+    for endpoint in endpoints where endpoint !== asker {
       for (id, idle) in endpoint.reclaimable() {
         owners[id] = endpoint
         candidates.append(NodeSchedule.Candidate(id: id, idle: idle, bytes: memory(of: id).bytes))
       }
     }
-    for id in NodeSchedule.victims(among: candidates, bytes: bytes, mustSuffice: asking != nil) {
+    for id in NodeSchedule.victims(among: candidates, bytes: bytes, mustSuffice: asker != nil) {
       guard let endpoint = owners[id], endpoint.reclaim(id) else { continue }
       logger.debug("idle worker makes room", metadata: ["worker": "\(id)"])
       state.withLockedValue { $0.schedule.workerLeaves(id) }

@@ -16,6 +16,7 @@ public final class AccessLog: Sendable {
 
   private struct State {
     var pending = ByteBuffer()
+    var count = 0
     var dropped = 0
     var isWriting = false
   }
@@ -59,6 +60,7 @@ public final class AccessLog: Sendable {
         state.dropped += count
       } else {
         state.pending.writeImmutableBuffer(lines)
+        state.count += count
       }
       defer { state.isWriting = true }
       return !state.isWriting
@@ -66,18 +68,31 @@ public final class AccessLog: Sendable {
     if begins { NIOThreadPool.singleton.submit { [self] _ in write() } }
   }
 
+  /// Writes what was taken. Blocks; for the end, when nothing more comes.
+  func flush() {
+    // 5 s: a disk that does not answer must not keep the gateway from ending.
+    for _ in 0..<500 where state.withLockedValue({ $0.isWriting }) { usleep(10_000) }
+    if !state.withLockedValue({ $0.isWriting }) { write() }
+  }
+
   private func write() {
     while true {
-      let (bytes, dropped) = state.withLockedValue { state in
+      let (bytes, count, dropped) = state.withLockedValue { state in
         defer {
           state.pending = ByteBuffer()
-          state.dropped = 0
+          (state.count, state.dropped) = (0, 0)
         }
-        if state.pending.readableBytes == 0, state.dropped == 0 { state.isWriting = false }
-        return (state.pending, state.dropped)
+        if state.count == 0, state.dropped == 0 { state.isWriting = false }
+        return (state.pending, state.count, state.dropped)
       }
-      guard bytes.readableBytes > 0 || dropped > 0 else { return }
-      guard let handle = file.open() else { continue }
+      guard count > 0 || dropped > 0 else { return }
+      guard let handle = file.open() else {
+        // Said once the file can be written again.
+        return state.withLockedValue { state in
+          state.dropped += count + dropped
+          state.isWriting = false
+        }
+      }
       _ = bytes.withUnsafeReadableBytes { fwrite($0.baseAddress, 1, $0.count, handle) }
       if dropped > 0 { fputs("{\"dropped\":\(dropped)}\n", handle) }
       fflush(handle)

@@ -97,6 +97,7 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
     if hasBegun && pending == nil {
       isEnded = true
       receiver = nil
+      noteFailure(error.code)
       logEnd(.cut)
       channel.close(promise: nil)
       return
@@ -106,7 +107,7 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
     var head = channel.allocator.buffer(capacity: 512)
     let body = ErrorEnvelope.json(error, request: requestID, source: source)
     answerBegan(error.code.status, code: error.code, stamp)
-    answered(body.utf8.count)
+    if request.method != "HEAD" { answered(body.utf8.count) }
     error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &head)
     head.writeString(services.dateField)
     pending = HTTP2Head.response(head)

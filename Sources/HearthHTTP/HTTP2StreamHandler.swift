@@ -54,7 +54,7 @@ final class HTTP2StreamHandler: ChannelInboundHandler, SweptConnection {
   func channelInactive(context: ChannelHandlerContext) {
     services.remove(self)
     connection.streamClosed()
-    exchange?.abandon()
+    exchange?.clientLeft()
   }
 
   func channelWritabilityChanged(context: ChannelHandlerContext) {

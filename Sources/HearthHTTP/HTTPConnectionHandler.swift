@@ -85,7 +85,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
     let last = state
     state = .closed
     services.remove(self)
-    if case .exchanging(let exchange) = last { exchange.abandon() }
+    if case .exchanging(let exchange) = last { exchange.clientLeft() }
   }
 
   func channelWritabilityChanged(context: ChannelHandlerContext) {
@@ -259,7 +259,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, RemovableChannelHandle
     let last = state
     state = .closed
     services.remove(self)
-    if case .exchanging(let exchange) = last { exchange.abandon() }
+    if case .exchanging(let exchange) = last { exchange.clientLeft() }
     channel.flush()
     // A reset instead of an orderly end.
     _ = (channel as? any SocketOptionProvider)?.setSoLinger(Glibc.linger(l_onoff: 1, l_linger: 0))

@@ -145,6 +145,7 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     if framing != nil && pending == nil {
       isEnded = true
       receiver = nil
+      noteFailure(error.code)
       logEnd(.cut)
       return connection.cut()
     }
@@ -154,7 +155,7 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     let body = ErrorEnvelope.json(error, request: requestID, source: source)
     var answer = connection.channel.allocator.buffer(capacity: 1024)
     answerBegan(error.code.status, code: error.code, stamp)
-    answered(body.utf8.count)
+    if request.method != "HEAD" { answered(body.utf8.count) }
     error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &answer)
     answer.writeString("content-length: \(body.utf8.count)\r\n")
     answer.writeString(services.dateField)

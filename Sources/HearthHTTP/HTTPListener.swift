@@ -12,6 +12,7 @@ public final class HTTPListener: Sendable {
   private let channel: any Channel
   private let services: [NIOLoopBound<LoopServices>]
   private let sweeps: [RepeatedTask]
+  private let accessLog: AccessLog?
 
   /// Where it listens, with the port that was picked for port 0.
   public let address: SocketAddress
@@ -60,7 +61,7 @@ public final class HTTPListener: Sendable {
           }
         }
         .bind(host: host, port: port).get()
-      return HTTPListener(channel: channel, services: Array(byLoop.values), sweeps: sweeps)
+      return HTTPListener(channel: channel, services: Array(byLoop.values), sweeps: sweeps, accessLog: accessLog)
     } catch {
       throw HearthError(
         .configurationInvalid, "The data plane cannot listen on \(host):\(port).",
@@ -94,7 +95,10 @@ public final class HTTPListener: Sendable {
     ])
   }
 
-  private init(channel: any Channel, services: [NIOLoopBound<LoopServices>], sweeps: [RepeatedTask]) {
+  private init(
+    channel: any Channel, services: [NIOLoopBound<LoopServices>], sweeps: [RepeatedTask], accessLog: AccessLog?
+  ) {
+    self.accessLog = accessLog
     self.channel = channel
     self.services = services
     self.sweeps = sweeps
@@ -109,8 +113,14 @@ public final class HTTPListener: Sendable {
     }
   }
 
-  public func stop() {
+  /// Ends what runs beside the connections; the access log is on disk afterwards.
+  public func stop() async {
     for sweep in sweeps { sweep.cancel() }
+    for bound in services {
+      try? await bound.eventLoop.submit { bound.value.accessLines?.handOver() }.get()
+    }
+    guard let accessLog else { return }
+    try? await NIOThreadPool.singleton.runIfActive { accessLog.flush() }
   }
 }
 

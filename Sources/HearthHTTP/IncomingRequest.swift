@@ -35,7 +35,6 @@ class IncomingRequest {
   }
 
   deinit {
-    logEnd(.left)
     if let client { services.gate.leave(client) }
   }
 
@@ -65,6 +64,11 @@ class IncomingRequest {
     entry!.stamp = stamp
   }
 
+  /// For the access log: why an answer that had begun is not what it should have been.
+  func noteFailure(_ code: ErrorCode) {
+    if entry != nil { entry!.code = code }
+  }
+
   /// For the access log: bytes of the answer's body were written.
   func answered(_ bytes: Int) {
     if entry != nil { entry!.bytesOut += Int64(bytes) }
@@ -85,7 +89,13 @@ class IncomingRequest {
     if !isEnded { self.receiver = receiver }
   }
 
-  /// The client is gone, or sends what nobody can read.
+  /// The client is gone.
+  func clientLeft() {
+    abandon()
+    logEnd(.left)
+  }
+
+  /// Nobody waits for the answer any more: the client is gone, or sends what nobody can read.
   func abandon() {
     let receiver = receiver
     self.receiver = nil

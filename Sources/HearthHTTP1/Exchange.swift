@@ -19,6 +19,8 @@ public protocol ClientExchange: AnyObject {
   func write(_ bytes: ByteBuffer)
   func flush()
   func end()
+  /// For the access log: the answer that has begun tells of an error.
+  func noteFailure(_ code: ErrorCode)
   /// Answers with an error, or cuts the response visibly short when its head was sent already.
   func fail(_ error: HearthError, source: ErrorSource, _ stamp: ResponseStamp?)
 }

@@ -134,7 +134,8 @@ public struct Replay {
     switch event {
     case .finish(let number, let worker):
       account(worker)
-      self[worker]!.running -= 1
+      // One that did not finish within drain-timeout is gone.
+      self[worker]?.running -= 1
       let index = Replay.function(of: worker)
       let id = InvocationID(UInt64(number))
       take(functions[index].schedule.invocationFinished(id, on: worker, now: now), index)
@@ -226,7 +227,8 @@ public struct Replay {
         self[id] = nil
         take(
           functions[index].schedule.workerFailedToStart(id, reason: "it is larger than the node", now: now), index)
-      case .reclaim(let bytes, let asking): reclaim(bytes, for: asking)
+      case .reclaim(let id): reclaim(node.missing(for: id), for: Replay.function(of: id))
+      case .reclaimExcess: preconditionFailure("simulated workers take what was expected")
       case .yield(let names, let id): yield(names, for: id)
       case .wake(let instant):
         if let at = nodeWakeAt, at <= instant { continue }
@@ -236,10 +238,11 @@ public struct Replay {
     }
   }
 
-  private mutating func reclaim(_ bytes: Int64, for asking: FunctionName?) {
+  private mutating func reclaim(_ bytes: Int64, for asking: Int) {
+    guard bytes > 0 else { return }
     var candidates: [NodeSchedule.Candidate] = []
     for index in functions.indices
-    where functions[index].schedule.workerCount > 0 && functions[index].name != asking {
+    where functions[index].schedule.workerCount > 0 && index != asking {
       candidates += functions[index].schedule.reclaimable(now: now).map {
         NodeSchedule.Candidate(id: $0.id, idle: $0.idle, bytes: node.bytes(of: $0.id))
       }

@@ -129,7 +129,7 @@ extension FunctionSchedule {
     let id = nextWorker()
     transition(id, to: .asked(since: now, reason), now: now)
     if reason.urgency != .demand { quietAsks.insert(id) }
-    if reason == .initial { scheduleWake(now.advanced(by: policy.coldStartTimeout)) }
+    if reason == .initial { scheduleWake(now.advanced(by: roomPatience)) }
     actions.append(.startWorker(id, reason))
   }
 

@@ -115,12 +115,18 @@ extension FunctionSchedule {
     for (id, worker) in workers where worker.state == .ready {
       let count = worker.inFlight.count
       guard count <= aheadDepth, !worker.isHeldUp, let current = worker.inFlight.first, current.waiting.isWhole,
-        current.waiting.lane == lane, count < found?.count ?? .max,
+        current.waiting.lane == lane, isBetter(count, id, than: found),
         !isLate(worker, now: now)
       else { continue }
       found = (id, count)
     }
     return found?.id
+  }
+
+  /// The fewest requests, and among equals the older worker: never the order of a table.
+  private func isBetter(_ count: Int, _ id: WorkerID, than found: (id: WorkerID, count: Int)?) -> Bool {
+    guard let found else { return true }
+    return (count, id) < (found.count, found.id)
   }
 
   mutating func sendAhead(_ waiting: Waiting, to worker: WorkerID, now: HearthInstant) {
@@ -134,7 +140,9 @@ extension FunctionSchedule {
   /// Takes back what waits behind requests that take unusually long. Which of a worker's requests it is at, only it and
   /// its connection know for sure, so all are asked for, and the one that it has begun stays.
   mutating func recallLate(now: HearthInstant) {
-    for (id, worker) in workers where worker.inFlight.count > policy.concurrencyMax && pipelines {
+    guard pipelines else { return }
+    for id in workers.keys.sorted() {
+      guard let worker = workers[id], worker.inFlight.count > policy.concurrencyMax else { continue }
       guard worker.state == .ready || worker.state.isDraining else { continue }
       guard isLate(worker, now: now) else {
         scheduleRecall(id)

@@ -75,8 +75,8 @@ extension FunctionSchedule {
 
   /// Ends workers whose load has shown no progress for too long; the shell reports their end as a failed start.
   mutating func killStalled(now: HearthInstant) {
-    for (id, worker) in workers {
-      guard case .starting(_, let progress) = worker.state, progress.duration(to: now) >= policy.loadStallTimeout
+    for id in workers.keys.sorted() {
+      guard case .starting(_, let progress) = workers[id]?.state, progress.duration(to: now) >= policy.loadStallTimeout
       else { continue }
       note(.stopped(.stalled), limit: nil, now: now)
       actions.append(.killWorker(id, .stalled))
@@ -87,7 +87,7 @@ extension FunctionSchedule {
   mutating func giveUpInitial(now: HearthInstant) {
     for id in workers.keys.sorted() {
       guard case .asked(let since, .initial) = workers[id]?.state,
-        since.duration(to: now) >= policy.coldStartTimeout
+        since.duration(to: now) >= roomPatience
       else { continue }
       kill(id, .noRoom, now: now)
     }

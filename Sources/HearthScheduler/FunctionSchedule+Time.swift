@@ -114,24 +114,34 @@ extension FunctionSchedule {
   /// Asks for the earliest instant at which something may be due.
   mutating func scheduleNextWake(now: HearthInstant) {
     if let head = queue.first { scheduleWake(head.arrival.advanced(by: policy.coldStartTimeout)) }
-    for (id, worker) in workers {
+    // In the order of their numbers: which wake-ups are asked for must not depend on the order of a table.
+    for id in workers.keys.sorted() {
+      guard let worker = workers[id] else { continue }
       switch worker.state {
       case .starting(_, let progress): scheduleWake(max(progress.advanced(by: policy.loadStallTimeout), soon(now)))
       case .draining(let deadline, _): scheduleWake(max(deadline, soon(now)))
       case .ready:
         // A worker past its keep-alive is kept by min-workers or the buffer: what frees it wakes the schedule.
         if let keepAlive = surplusKeepAlive, worker.idleSince.advanced(by: keepAlive) > now { scheduleIdleWake(id) }
-      case .asked(let since, .initial): scheduleWake(max(since.advanced(by: policy.coldStartTimeout), soon(now)))
+      case .asked(let since, .initial): scheduleWake(max(since.advanced(by: roomPatience), soon(now)))
       case .asked, .stopping, .gone: break
       }
     }
     if let nextTick { scheduleWake(nextTick) }
+    if policy.bufferWorkers > 0, poolSize > 0, let began = restBegan, let keepAlive = surplusKeepAlive,
+      began.advanced(by: keepAlive) > now
+    {
+      scheduleWake(began.advanced(by: keepAlive))
+    }
     if let until = scaler.panicUntil, until > now, poolSize > 0 { scheduleWake(until) }
     if let warm, !policy.warmWindows.isEmpty, !isRetired { scheduleWake(max(warm.until, soon(now))) }
     scheduleRestWake(now: now)
     let wantsStart = !queue.isEmpty && poolSize == 0 || poolSize < max(policy.workersMin, warm?.workers ?? 0)
     if let retryAt = loadFailures.retryAt, wantsStart, retryAt > now { scheduleWake(retryAt) }
   }
+
+  /// How long a deploy waits for room: two minutes, or less if requests wait for less.
+  var roomPatience: Duration { min(policy.coldStartTimeout, .seconds(120)) }
 
   /// A killed worker's end is reported by the shell; look again in a while in case it is not.
   private func soon(_ now: HearthInstant) -> HearthInstant { now.advanced(by: .seconds(1)) }

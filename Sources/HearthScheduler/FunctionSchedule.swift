@@ -81,7 +81,7 @@ public struct FunctionSchedule: Sendable {
     case traffic(wanted: Int)
     /// Not started yet, and nobody waits for it any more.
     case notNeeded
-    /// A deploy's worker that found no room on its node within `cold-start-timeout`.
+    /// A deploy's worker that found no room on its node in time.
     case noRoom
     /// Idle, and its memory is needed for another function's worker.
     case reclaimed

@@ -26,9 +26,11 @@ public struct NodeSchedule: Sendable {
     case grant(WorkerID)
     /// The worker can never start: it is larger than the whole budget.
     case refuse(WorkerID, bytes: Int64)
-    /// Stop idle workers that hold this much in all, as `victims` chooses them; none of the function that asks. For
-    /// nil the node holds too much already, and less is better than nothing.
-    case reclaim(Int64, for: FunctionName?)
+    /// Stop idle workers, as `victims` chooses them, that hold what is `missing(for:)` this worker: none of its own
+    /// version's.
+    case reclaim(for: WorkerID)
+    /// Workers take more than the budget: stop idle ones that hold this much, or as many as there are.
+    case reclaimExcess(Int64)
     /// Let a worker of the first of these functions that has one to spare finish its requests and stop, to make room
     /// for this one. `roomDenied` is the answer if none has.
     case yield([FunctionName], for: WorkerID)
@@ -58,6 +60,7 @@ public struct NodeSchedule: Sendable {
   private struct Ask {
     let id: WorkerID
     let owner: Owner
+    let declared: Int64?
     var urgency: Urgency
     var asked: HearthInstant
     /// Nobody could make room: until then it holds up no others.
@@ -81,6 +84,8 @@ public struct NodeSchedule: Sendable {
   public static let patience = Duration.seconds(30)
   /// 2 s: for how long a start counts. Later it mostly waits for a disk or a device, and must not keep others away.
   static let startTime = Duration.seconds(2)
+  /// 16: for how many asks room is made at a time.
+  static let roomsMax = 16
   /// 100 ms: how often busy workers are looked at again while something waits for memory.
   static let retry = Duration.milliseconds(100)
 
@@ -90,9 +95,10 @@ public struct NodeSchedule: Sendable {
   private var grants: [WorkerID: Grant] = [:]
   private var startingBy: [FunctionName: Int] = [:]
   private var grantedTo: [Owner: Int] = [:]
-  /// The largest worker of each function that was measured.
-  private var measured: [FunctionName: Int64] = [:]
-  private var declared: [FunctionName: Int64] = [:]
+  /// The largest worker of each version that was measured.
+  private var measured: [Owner: Int64] = [:]
+  /// Asks that became urgent before they came.
+  private var hurried: Set<WorkerID> = []
   public private(set) var granted: Int64 = 0
   public private(set) var startingCount = 0
   private var yielded: HearthInstant?
@@ -110,13 +116,19 @@ public struct NodeSchedule: Sendable {
   /// Workers starting and started.
   public var workerCount: Int { grants.count }
 
-  /// What a worker of the function takes: as declared, else as measured, else a guess. What is not declared is never
-  /// taken to be more than the budget, since that would keep the function from ever being measured again.
-  public func expectedBytes(_ function: FunctionName) -> Int64 {
-    declared[function] ?? min(measured[function] ?? NodeSchedule.bytesUnknown, memory)
+  /// What a worker takes: as declared, else as others of its version were measured, else a guess. What is not declared
+  /// is never taken to be more than the budget, since that would keep the function from ever being measured again.
+  private func expectedBytes(of ask: Ask) -> Int64 {
+    ask.declared ?? min(measured[ask.owner] ?? NodeSchedule.bytesUnknown, memory)
   }
 
   public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
+
+  /// How many bytes an ask lacks, what is about to be free counted as free; 0 when it is not asked any more.
+  public func missing(for id: WorkerID) -> Int64 {
+    guard let ask = asks.first(where: { $0.id == id }) else { return 0 }
+    return max(0, granted + expectedBytes(of: ask) - memory - leavingBytes)
+  }
 
   // Facts.
 
@@ -124,15 +136,19 @@ public struct NodeSchedule: Sendable {
     _ id: WorkerID, of function: FunctionName, version: Int = 0, declared bytes: Int64?, _ urgency: Urgency,
     now: HearthInstant
   ) -> [Action] {
-    declared[function] = bytes
+    let urgency = hurried.remove(id) == nil ? urgency : .demand
     let owner = Owner(function: function, version: version)
-    asks.append(Ask(id: id, owner: owner, urgency: urgency, asked: now))
+    asks.append(Ask(id: id, owner: owner, declared: bytes, urgency: urgency, asked: now))
     return pump(now: now)
   }
 
   /// A request waits for a worker that was asked for without one.
   public mutating func startBecameUrgent(_ id: WorkerID, now: HearthInstant) -> [Action] {
-    guard let index = asks.firstIndex(where: { $0.id == id }) else { return [] }
+    guard let index = asks.firstIndex(where: { $0.id == id }) else {
+      // Said by one thread before another has asked, or after the grant.
+      if grants[id] == nil { hurried.insert(id) }
+      return []
+    }
     asks[index].urgency = .demand
     asks[index].asked = now
     return pump(now: now)
@@ -146,9 +162,9 @@ public struct NodeSchedule: Sendable {
     return pump(now: now)
   }
 
-  /// A function was deployed anew or deleted: what its workers took says nothing any more.
-  public mutating func forget(_ function: FunctionName) {
-    measured[function] = nil
+  /// Another version of a function has taken over, or none: what workers of those before took says nothing any more.
+  public mutating func versionTookOver(_ function: FunctionName, version: Int?) {
+    measured = measured.filter { $0.key.function != function || $0.key.version == version }
   }
 
   /// A granted worker is ready: others may start.
@@ -160,6 +176,7 @@ public struct NodeSchedule: Sendable {
   /// A worker is gone, failed to start, or is not asked for any more.
   public mutating func workerEnded(_ id: WorkerID, now: HearthInstant) -> [Action] {
     asks.removeAll { $0.id == id }
+    hurried.remove(id)
     endStart(id)
     if let grant = grants.removeValue(forKey: id) {
       granted -= grant.bytes
@@ -173,11 +190,11 @@ public struct NodeSchedule: Sendable {
   /// A worker's memory was measured. It counts from now on, for this one and for those to come.
   public mutating func workerMeasured(_ id: WorkerID, bytes: Int64, now: HearthInstant) -> [Action] {
     guard let grant = grants[id] else { return [] }
-    measured[grant.owner.function] = max(bytes, measured[grant.owner.function] ?? 0)
+    measured[grant.owner] = max(bytes, measured[grant.owner] ?? 0)
     granted += bytes - grant.bytes
     grants[id]!.bytes = bytes
     let excess = granted - leavingBytes - memory
-    return (excess > 0 ? [.reclaim(excess, for: nil)] : []) + pump(now: now)
+    return (excess > 0 ? [.reclaimExcess(excess)] : []) + pump(now: now)
   }
 
   /// A worker was told to make room.
@@ -206,12 +223,12 @@ public struct NodeSchedule: Sendable {
     expireStarts(now: now)
     var actions: [Action] = []
     var isBlocked = false
-    var isShort = false
+    var short = 0
     asks = asks.sorted { precedes($0, $1, now: now) }
     var index = 0
     while index < asks.count, !isBlocked {
       let ask = asks[index]
-      let bytes = expectedBytes(ask.owner.function)
+      let bytes = expectedBytes(of: ask)
       if bytes > memory {
         asks.remove(at: index)
         actions.append(.refuse(ask.id, bytes: bytes))
@@ -219,7 +236,7 @@ public struct NodeSchedule: Sendable {
         let oldest = grants.values.lazy.filter(\.isStarting).map(\.at).min() ?? now
         wake(at: oldest.advanced(by: NodeSchedule.startTime), &actions)
         break
-      } else if granted + bytes <= memory, ask.urgency != .spare || !isShort {
+      } else if granted + bytes <= memory, ask.urgency != .spare || short == 0 {
         asks.remove(at: index)
         grant(ask, bytes, now: now)
         actions.append(.grant(ask.id))
@@ -227,10 +244,10 @@ public struct NodeSchedule: Sendable {
         asks = asks.sorted { precedes($0, $1, now: now) }
         index = 0
       } else {
-        // The first that needs room gets it made; a small one may pass, until the large one has waited long enough.
+        // A small one may pass, until the large one has waited long enough.
         if ask.urgency != .spare {
-          if !isShort { actions += makeRoom(for: ask, bytes, now: now) }
-          isShort = true
+          if short < NodeSchedule.roomsMax { actions += makeRoom(for: ask, bytes, now: now) }
+          short += 1
           isBlocked = isDue(ask, now: now)
         }
         index += 1
@@ -271,7 +288,7 @@ public struct NodeSchedule: Sendable {
     var actions: [Action] = []
     let missing = granted + bytes - memory - leavingBytes
     if missing > 0 {
-      actions.append(.reclaim(missing, for: ask.owner.function))
+      actions.append(.reclaim(for: ask.id))
       let mayYield = yielded.map { $0.duration(to: now) >= NodeSchedule.patience } ?? true
       if isDue(ask, now: now), mayYield {
         yielded = now

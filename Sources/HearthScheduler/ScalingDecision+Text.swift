@@ -76,7 +76,7 @@ extension FunctionSchedule.StopReason {
     case .unexpected: "no request is expected soon, as the idle times so far tell"
     case .traffic: seen.traffic(policy)
     case .notNeeded: "nobody waits for it any more"
-    case .noRoom: "its node had no room for it within cold-start-timeout (\(policy.coldStartTimeout.text))"
+    case .noRoom: "its node had no room for it in time"
     case .reclaimed: "idle, and another function needs its memory"
     case .yielded: "another function has waited too long for memory"
     case .surplus: "max-workers is \(policy.workersMax)"

@@ -16,6 +16,6 @@ struct DataPlane: Service {
     await dispatcher.shutDown()
     arrivals.flush()
     try await host.shutDown().get()
-    listener.stop()
+    await listener.stop()
   }
 }

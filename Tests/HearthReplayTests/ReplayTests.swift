@@ -161,6 +161,22 @@ struct ReplayTests {
     #expect(report.wait(quantile: 0.99) < .seconds(10))
   }
 
+  @Test("A worker that yields and does not finish in time is gone, with what it had")
+  func yieldedTooLong() {
+    var trace = Trace()
+    trace.functions = [Trace.Function(name: "long"), Trace.Function(name: "waiting")]
+    trace.arrivals = [
+      Trace.Arrival(at: HearthInstant(nanoseconds: 0), function: 0, duration: .seconds(600)),
+      Trace.Arrival(at: HearthInstant(nanoseconds: 1_000_000_000), function: 1, duration: .seconds(1)),
+    ]
+    trace.length = .seconds(700)
+    var options = Replay.Options()
+    options.workersMemory = .gib(1)
+    let report = Replay.run(trace, policy { $0.drainTimeout = .seconds(5) }, options)
+    #expect(report.cold == 2 && report.workersMax == 1)
+    #expect(report.wait(quantile: 0.99) > .seconds(30) && report.wait(quantile: 0.99) < .seconds(45))
+  }
+
   @Test("A worker larger than the node is refused, not waited for")
   func tooLarge() {
     var options = Replay.Options()

@@ -355,6 +355,21 @@ struct FunctionScheduleTests {
     #expect(gone == [.killWorker(first, .notNeeded), .killWorker(second, .notNeeded)])
   }
 
+  @Test("A worker that only the buffer kept goes when the buffer ends, whatever woke the schedule before")
+  func bufferEnds() {
+    var probe = ScheduleProbe {
+      $0.bufferWorkers = 1
+      $0.keepAlive = .fixed(.seconds(100))
+    }
+    probe.request(lasting: .seconds(1))
+    probe.run(for: .seconds(50))
+    // Announced and withdrawn: the rest begins again, and with it the buffer's time.
+    probe.take(probe.schedule.invocationAnnounced(now: probe.now))
+    probe.take(probe.schedule.announcementWithdrawn(now: probe.now))
+    probe.run(for: .seconds(1_000))
+    #expect(probe.workers == 0)
+  }
+
   @Test("A deploy's worker that finds no room in time is given up")
   func noRoom() {
     var schedule = makeSchedule { $0.coldStartTimeout = .seconds(5) }

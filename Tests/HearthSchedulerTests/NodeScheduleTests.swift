@@ -54,7 +54,7 @@ struct NodeScheduleTests {
     var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
     #expect(ask(&node, 1, of: 1).granted == [WorkerID(1)])
     #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
-    #expect(ask(&node, 3, of: 3).effects == [.reclaim(50 * mebibyte, for: function(3))])
+    #expect(ask(&node, 3, of: 3).effects == [.reclaim(for: WorkerID(3))])
     let candidates = [
       NodeSchedule.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
       NodeSchedule.Candidate(id: WorkerID(2), idle: .seconds(9), bytes: 100 * mebibyte),
@@ -90,10 +90,8 @@ struct NodeScheduleTests {
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     #expect(
-      node.workerMeasured(WorkerID(1), bytes: 180 * mebibyte, now: instant(1)) == [.reclaim(30 * mebibyte, for: nil)])
-    #expect(node.expectedBytes(function(1)) == 100 * mebibyte, "what is declared is reserved before a load")
+      node.workerMeasured(WorkerID(1), bytes: 180 * mebibyte, now: instant(1)) == [.reclaimExcess(30 * mebibyte)])
     #expect(node.bytes(of: WorkerID(1)) == 180 * mebibyte)
-    #expect(node.expectedBytes(function(9)) == min(NodeSchedule.bytesUnknown, 250 * mebibyte))
   }
 
   @Test("A function that was measured above the budget can start again, alone, and is measured anew after a deploy")
@@ -104,8 +102,42 @@ struct NodeScheduleTests {
     _ = node.workerEnded(WorkerID(1), now: instant(2))
     let again = node.startAsked(WorkerID(2), of: function(1), declared: nil, .demand, now: instant(3))
     #expect(again.granted == [WorkerID(2)])
-    node.forget(function(1))
-    #expect(node.expectedBytes(function(1)) == 250 * mebibyte)
+    #expect(node.bytes(of: WorkerID(2)) == 250 * mebibyte)
+  }
+
+  @Test("Each version is measured by itself, and what was declared counts for its own asks only")
+  func versions() {
+    var node = NodeSchedule(memory: 1_000 * mebibyte, startsMax: 10)
+    _ = node.startAsked(WorkerID(1), of: function(1), version: 1, declared: nil, .demand, now: instant(0))
+    _ = node.workerMeasured(WorkerID(1), bytes: 500 * mebibyte, now: instant(1))
+    _ = node.startAsked(WorkerID(2), of: function(1), version: 2, declared: 50 * mebibyte, .demand, now: instant(2))
+    _ = node.startAsked(WorkerID(3), of: function(1), version: 2, declared: nil, .demand, now: instant(2))
+    #expect(node.bytes(of: WorkerID(2)) == 50 * mebibyte)
+    #expect(node.bytes(of: WorkerID(3)) == 256 * mebibyte)
+    node.versionTookOver(function(1), version: 2)
+    _ = node.workerEnded(WorkerID(1), now: instant(3))
+    _ = node.startAsked(WorkerID(4), of: function(1), version: 1, declared: nil, .demand, now: instant(4))
+    #expect(node.bytes(of: WorkerID(4)) == 256 * mebibyte, "the old one is forgotten")
+  }
+
+  @Test("One that nobody can make room for keeps none from having room made")
+  func roomForEach() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1)
+    _ = ask(&node, 2, of: 2)
+    _ = ask(&node, 3, of: 3, 240)
+    #expect(ask(&node, 4, of: 4, 100, at: 1).effects == [.reclaim(for: WorkerID(3)), .reclaim(for: WorkerID(4))])
+    #expect(node.missing(for: WorkerID(3)) == 190 * mebibyte && node.missing(for: WorkerID(4)) == 50 * mebibyte)
+    node.workerLeaves(WorkerID(1))
+    #expect(node.missing(for: WorkerID(4)) == 0)
+  }
+
+  @Test("A start that became urgent before it was asked for is urgent")
+  func hurriedEarly() {
+    var node = NodeSchedule(memory: 150 * mebibyte, startsMax: 10)
+    _ = ask(&node, 1, of: 1)
+    #expect(node.startBecameUrgent(WorkerID(2), now: instant(0)) == [])
+    #expect(ask(&node, 2, of: 2, 100, .spare).effects == [.reclaim(for: WorkerID(2))])
   }
 
   @Test("A request that meets a spare start makes it urgent, and room is made for it")
@@ -114,7 +146,7 @@ struct NodeScheduleTests {
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     #expect(ask(&node, 3, of: 3, 100, .spare) == [])
-    #expect(node.startBecameUrgent(WorkerID(3), now: instant(1)).effects == [.reclaim(50 * mebibyte, for: function(3))])
+    #expect(node.startBecameUrgent(WorkerID(3), now: instant(1)).effects == [.reclaim(for: WorkerID(3))])
   }
 
   @Test("The version before makes room for its successor first")
@@ -230,7 +262,7 @@ private struct ContendedNode {
         node.workerLeaves(id)
         ends.append((now + Double.random(in: 0...10, using: &random), id))
       case .refuse: Issue.record("nothing here is too large")
-      case .reclaim, .wake: break
+      case .reclaim, .reclaimExcess, .wake: break
       }
     }
   }

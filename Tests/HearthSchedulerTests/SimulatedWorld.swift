@@ -128,7 +128,10 @@ struct SimulatedWorld {
     }
     check(schedule.queueLength == 0, "the queue is not empty at rest")
     check(schedule.invocationsInFlight == 0, "\(schedule.invocationsInFlight) requests in flight at rest")
-    check(processes.isEmpty, "\(processes.count) workers left: an idle function with min-workers 0 must reach zero")
+    check(
+      processes.isEmpty,
+      "\(processes.count) workers left: an idle function with min-workers 0 must reach zero "
+        + "(\(schedule.workerSnapshots(now: now)), \(policy.keepAlive), \(schedule.idleTimes.current))")
     return count
   }
 
