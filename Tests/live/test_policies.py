@@ -123,9 +123,11 @@ def test_why_tells_each_start_and_stop_with_what_was_seen(gateway):
     gateway.wait_for(lambda: not gateway.workers(), "no worker", timeout=90)
     rows = decisions(gateway, "reasons")
     assert rows[0]["action"] == "started 1 worker" and rows[0]["reason"] == "a request came and no worker ran"
-    grown = next(row for row in rows if "requests wait, longer than a start takes" in row["reason"])
-    assert grown["action"] == "started 2 workers" and grown["limitedBy"] == "max-workers"
-    assert grown["observation"]["waiting"] > 0 and grown["observation"]["workers"] == 1
+    grown = [row for row in rows if "requests wait, longer than a start takes" in row["reason"]]
+    # One decision, or two when the first came before all requests were there.
+    assert sum(int(row["action"].split()[1]) for row in grown) == 2
+    assert all(row["observation"]["waiting"] > 0 and row["observation"]["workers"] >= 1 for row in grown)
+    assert grown[-1]["limitedBy"] in ("max-workers", None)
     assert rows[-1]["action"].startswith("stopped") and "keep-alive is over" in rows[-1]["reason"]
     assert json.loads(gateway.cli("why", "reasons", "--last", "1", "--json").stdout) == rows[-1:]
     text = gateway.cli("why", "reasons").stdout.splitlines()
