@@ -17,7 +17,8 @@ struct DemandMeter: Sendable {
   /// Since `time` there were `level` requests. Every fact says so first: between facts nothing changes.
   mutating func elapse(level: Double, to now: HearthInstant) {
     guard now > time else { return }
-    total += level * time.duration(to: now).seconds
+    // In plain numbers: this is every request, twice.
+    total += level * Double(now.nanoseconds - time.nanoseconds) * 1e-9
     time = now
   }
 

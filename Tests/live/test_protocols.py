@@ -1,6 +1,7 @@
 """TLS, HTTP/2, switched protocols and progress: the same functions by other ways."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -393,3 +394,35 @@ def test_progress_of_a_queue(gateway):
     assert all(data["state"] == "queued" and data["eta"] > 0 for name, data in events if name == "progress")
     for thread in threads:
         thread.join()
+
+
+def test_http2_clients_that_send_too_slowly_are_told_and_hold_up_no_other_stream():
+    gateway = Gateway(body_timeout="1s")
+    try:
+        gateway.deploy("slow", STREAM)
+        gateway.call("slow")
+        client = H2Client(gateway.address)
+        fields = [("content-type", "application/json"), ("content-length", "100000")]
+        silent = client.send("/functions/slow", b"12", fields=fields, end=False)
+        trickle = client.send("/functions/slow", b"12", fields=fields, end=False)
+        began = time.monotonic()
+        ended = False
+        while not ended and time.monotonic() - began < 10 * PATIENCE:
+            # 20 bytes a second, and 500 are asked for.
+            client.h2.send_data(trickle, b"1")
+            client.flush()
+            time.sleep(0.05)
+            client.socket.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                client.receive()
+            client.socket.settimeout(20 * PATIENCE)
+            responses = {e.stream_id for e in client.events if isinstance(e, h2.events.ResponseReceived)}
+            ended = {silent, trickle} <= responses
+        for stream in (silent, trickle):
+            status, _, body = client.answer(stream)
+            assert status == 408 and json.loads(body)["error"]["code"] == "request_timeout"
+        other = client.send("/functions/slow", b"1", fields=[("content-type", "application/json")])
+        assert client.answer(other)[0] == 200
+        client.close()
+    finally:
+        gateway.close()
