@@ -74,15 +74,7 @@ extension PolicyKnob {
     _ name: String, _ path: any WritableKeyPath<FunctionPolicy, Double> & Sendable, _ range: ClosedRange<Double>,
     _ meaning: String
   ) -> PolicyKnob {
-    PolicyKnob(
-      name: name, section: .scaling,
-      unit: "a number from \(range.lowerBound.plainText) to \(range.upperBound.plainText)", meaning: meaning,
-      isLive: true, read: { $0[keyPath: path].plainText },
-      parse: { text, policy in
-        guard let value = Double(text), range.contains(value) else { return false }
-        policy[keyPath: path] = value
-        return true
-      })
+    number(name, path, range, meaning, kind: "a number", suffix: "", scale: 1)
   }
 
   /// A share written in per cent and kept as a fraction of one.
@@ -90,13 +82,23 @@ extension PolicyKnob {
     _ name: String, _ path: any WritableKeyPath<FunctionPolicy, Double> & Sendable, _ range: ClosedRange<Double>,
     _ meaning: String
   ) -> PolicyKnob {
+    number(name, path, range, meaning, kind: "a percentage", suffix: "%", scale: 100)
+  }
+
+  /// A number written with a suffix, `scale` times what is kept.
+  private static func number(
+    _ name: String, _ path: any WritableKeyPath<FunctionPolicy, Double> & Sendable, _ range: ClosedRange<Double>,
+    _ meaning: String, kind: String, suffix: String, scale: Double
+  ) -> PolicyKnob {
     PolicyKnob(
       name: name, section: .scaling,
-      unit: "a percentage from \(range.lowerBound.plainText)% to \(range.upperBound.plainText)%", meaning: meaning,
-      isLive: true, read: { "\(($0[keyPath: path] * 100).plainText)%" },
+      unit: "\(kind) from \(range.lowerBound.plainText)\(suffix) to \(range.upperBound.plainText)\(suffix)",
+      meaning: meaning, isLive: true, read: { "\(($0[keyPath: path] * scale).plainText)\(suffix)" },
       parse: { text, policy in
-        guard text.last == "%", let value = Double(text.dropLast()), range.contains(value) else { return false }
-        policy[keyPath: path] = value / 100
+        guard text.hasSuffix(suffix), let value = Double(text.dropLast(suffix.count)), range.contains(value) else {
+          return false
+        }
+        policy[keyPath: path] = value / scale
         return true
       })
   }

@@ -217,7 +217,6 @@ public struct Replay {
         let index = Replay.function(of: id)
         self[id]!.isGranted = true
         self[id]!.since = now
-        timeline.addWorker(at: now)
         report.noteAlive(node.workerCount)
         take(functions[index].schedule.workerStartBegan(id, now: now), index)
         events.add(.ready(id), at: now.advanced(by: options.startTime))

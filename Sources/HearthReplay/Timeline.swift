@@ -6,7 +6,6 @@ public struct Timeline: Sendable {
   public struct Part: Sendable {
     public var requests = 0
     public var coldStarts = 0
-    public var starts = 0
     /// Time of workers within the part: divided by its length, how many there were on average.
     var workerSeconds = 0.0
   }
@@ -24,7 +23,6 @@ public struct Timeline: Sendable {
 
   mutating func addRequest(at instant: HearthInstant) { parts[index(instant)].requests += 1 }
   mutating func addColdStart(at instant: HearthInstant) { parts[index(instant)].coldStarts += 1 }
-  mutating func addWorker(at instant: HearthInstant) { parts[index(instant)].starts += 1 }
 
   /// A worker was there from one instant to another.
   mutating func book(from start: HearthInstant, to end: HearthInstant) {

@@ -18,7 +18,6 @@ struct Scaler: Sendable {
 
   var meter = DemandMeter()
   private(set) var panicUntil: HearthInstant?
-  private(set) var lastTick: HearthInstant?
   private(set) var mean = 0.0
   private(set) var panicMean = 0.0
   private(set) var wanted = 0
@@ -35,7 +34,6 @@ struct Scaler: Sendable {
     _ = highest.add(pool, window: policy.downscaleStabilization, now: now)
     _ = lowest.add(max(1, pool), window: policy.upscaleStabilization, now: now)
     panicUntil = nil
-    lastTick = now
   }
 
   /// Looks at a pool of `pool` workers and says how many there should be.
@@ -43,7 +41,6 @@ struct Scaler: Sendable {
   /// - Parameter mayPanic: false while what waits will be served before another worker could start.
   mutating func look(at pool: Int, _ policy: FunctionPolicy, mayPanic: Bool, now: HearthInstant) -> Outcome {
     meter.mark(now: now, window: policy.window)
-    lastTick = now
     mean = meter.mean(over: policy.window, now: now)
     panicMean = meter.mean(over: policy.panicWindow, now: now)
     let stableNeed = mean / policy.inFlightTarget
