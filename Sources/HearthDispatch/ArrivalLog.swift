@@ -103,16 +103,14 @@ public final class ArrivalLog: Sendable {
   /// The recorded requests of a function, the oldest first.
   public func reader(_ name: FunctionName) -> ArrivalReader {
     flush()
-    let paths = ["\(path(name)).1", path(name)]
-    return writing.withLock { ArrivalReader(name, paths.compactMap { fopen($0, "re") }) }
+    return writing.withLock { ArrivalReader(name, paths(name).compactMap { fopen($0, "re") }) }
   }
 
   /// How long the function was without requests each time, the newest last: what a keep-alive learns from. Reads the
   /// newest 200,000 requests at most.
   public func rests(_ name: FunctionName) -> [Duration] {
     flush()
-    let paths = ["\(path(name)).1", path(name)]
-    var records = writing.withLock { paths.flatMap { ArrivalReader.last(100_000, of: $0) } }
+    var records = writing.withLock { paths(name).flatMap { ArrivalReader.last(100_000, of: $0) } }
     records.sort { $0.arrival < $1.arrival }
     var rests: [Duration] = []
     var busyUntil: Int64?
@@ -125,11 +123,11 @@ public final class ArrivalLog: Sendable {
 
   /// Forgets a function's requests.
   public func remove(_ name: FunctionName) {
-    writing.withLock {
-      unlink(path(name))
-      unlink("\(path(name)).1")
-    }
+    writing.withLock { for path in paths(name) { unlink(path) } }
   }
 
   private func path(_ name: FunctionName) -> String { "\(folder)/\(name)" }
+
+  /// Both files of a function, the older first.
+  private func paths(_ name: FunctionName) -> [String] { ["\(path(name)).1", path(name)] }
 }

@@ -23,7 +23,8 @@ struct ArrivalRecord: Sendable {
 
   /// Whether it can have been written here: times after 1970, and less than a century.
   var isPlausible: Bool {
-    [arrival, waited, duration].allSatisfy { (0...3_000_000_000_000_000_000).contains($0) }
+    let century: ClosedRange<Int64> = 0...3_000_000_000_000_000_000
+    return century.contains(arrival) && century.contains(waited) && century.contains(duration)
   }
 
   /// Nil when there are not enough bytes.
@@ -69,14 +70,8 @@ public final class ArrivalReader: @unchecked Sendable {
   }
 
   private func row(_ record: ArrivalRecord) -> String {
-    let (arrival, duration, waited) = (record.arrival, record.duration, record.waited)
-    return "\(seconds(arrival)),\(name),\(seconds(duration)),\(seconds(waited)),\(record.wasCold ? "cold" : "hot")\n"
-  }
-
-  /// Nanoseconds as seconds with six decimals.
-  private func seconds(_ nanoseconds: Int64) -> String {
-    let micros = max(0, nanoseconds) / 1_000
-    return "\(micros / 1_000_000).\(String(1_000_000 + micros % 1_000_000).dropFirst())"
+    let times = [record.duration, record.waited].map(TimeText.seconds).joined(separator: ",")
+    return "\(TimeText.seconds(nanoseconds: record.arrival)),\(name),\(times),\(record.wasCold ? "cold" : "hot")\n"
   }
 
   private static func read(_ file: UnsafeMutablePointer<FILE>, _ count: Int) -> [ArrivalRecord] {

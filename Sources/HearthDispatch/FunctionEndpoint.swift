@@ -48,8 +48,7 @@ public final class FunctionEndpoint: Sendable {
     /// Workers that are being started and have no entry yet.
     var launching: Set<WorkerID> = []
     var arrivals = ArrivalBuffer()
-    /// The one timer: a schedule asks for a wake-up only when it is earlier than the one it asked for before.
-    var alarm: (instant: HearthInstant, task: Scheduled<Void>)?
+    var alarm = Alarm()
     var activations: [EventLoopPromise<Void>] = []
     var emptied: [EventLoopPromise<Void>] = []
   }
@@ -294,24 +293,15 @@ public final class FunctionEndpoint: Sendable {
       case .withdrawStart(let id): withdrawStart(id)
       case .stop(let worker): worker.stop()
       case .kill(let worker): worker.kill()
-      case .wake(let instant): setAlarm(instant)
+      case .wake(let instant):
+        state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
       }
-    }
-  }
-
-  private func setAlarm(_ instant: HearthInstant) {
-    let delay = TimeAmount.nanoseconds(max(.zero, clock.now.duration(to: instant)).nanoseconds)
-    state.withLockedValue { state in
-      // Two threads may carry out their wake-ups in the other order than they were decided in.
-      if let alarm = state.alarm, alarm.instant <= instant { return }
-      state.alarm?.task.cancel()
-      state.alarm = (instant, timers.scheduleTask(in: delay) { [self] in alarmRang() })
     }
   }
 
   private func alarmRang() {
     state.withLockedValue { state in
-      state.alarm = nil
+      state.alarm.rang()
       state.schedule.wallClockRead(offset: clock.wallOffset)
     }
     decide { $0.timeReached(now: $1) }

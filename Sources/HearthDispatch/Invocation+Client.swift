@@ -45,8 +45,7 @@ extension Invocation: ExchangeReceiver {
 
   func requestReadCompleted() {
     switch state {
-    case .receiving where !wasAnnounced:
-      wasAnnounced = true
+    case .receiving where !isAnnounced:
       isAnnounced = true
       endpoint.announce()
     case .running(_, let connection) where needsFlush:

@@ -56,9 +56,7 @@ final class Invocation {
   private var grace: Scheduled<Void>?
   /// Whether it was given to a second worker after the first may have begun it.
   var wasRetried = false
-  /// Whether the endpoint was told that this request is on its way.
-  var wasAnnounced = false
-  /// Whether the endpoint still counts on it.
+  /// Whether the endpoint was told that this request is on its way, and counts on it.
   var isAnnounced = false
   /// Whether something was written to the worker that waits to be flushed with what else has arrived.
   var needsFlush = false

@@ -14,7 +14,7 @@ final class WorkerNode: Sendable {
   private struct State {
     var schedule: NodeSchedule
     var owners: [WorkerID: FunctionEndpoint] = [:]
-    var alarm: (instant: HearthInstant, task: Scheduled<Void>)?
+    var alarm = Alarm()
     var isMeasuring = false
   }
 
@@ -92,7 +92,8 @@ final class WorkerNode: Sendable {
       reclaim(state.withLockedValue { $0.schedule.missing(for: id) }, for: asker)
     case .reclaimExcess(let bytes): reclaim(bytes, for: nil)
     case .yield(let names, let id): yield(names, for: id)
-    case .wake(let instant): setAlarm(instant)
+    case .wake(let instant):
+      state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
     }
   }
 
@@ -134,17 +135,8 @@ final class WorkerNode: Sendable {
     decide { $0.schedule.roomDenied(for: asking, now: $1) }
   }
 
-  private func setAlarm(_ instant: HearthInstant) {
-    let delay = TimeAmount.nanoseconds(max(.zero, clock.now.duration(to: instant)).nanoseconds)
-    state.withLockedValue { state in
-      if let alarm = state.alarm, alarm.instant <= instant { return }
-      state.alarm?.task.cancel()
-      state.alarm = (instant, timers.scheduleTask(in: delay) { [self] in alarmRang() })
-    }
-  }
-
   private func alarmRang() {
-    state.withLockedValue { $0.alarm = nil }
+    state.withLockedValue { $0.alarm.rang() }
     decide { $0.schedule.timeReached(now: $1) }
   }
 

@@ -154,40 +154,21 @@ struct AccessEntry {
   var traceParent: String?
 
   func write(to buffer: inout ByteBuffer) {
-    var line = "{\"time\":\"\(AccessEntry.timestamp(time))\",\"request\":\"\(request)\",\"client\":\"\(client)\""
+    var line =
+      "{\"time\":\"\(TimeText.rfc3339(unixNanoseconds: time))\",\"request\":\"\(request)\",\"client\":\"\(client)\""
     line += ",\"method\":\(JSONText.quoted(method)),\"path\":\(JSONText.quoted(String(path))),\"status\":\(status)"
     if let code { line += ",\"code\":\"\(code)\"" }
-    line += ",\"in\":\(bytesIn),\"out\":\(bytesOut),\"duration\":\(AccessEntry.seconds(duration))"
+    line += ",\"in\":\(bytesIn),\"out\":\(bytesOut),\"duration\":\(TimeText.seconds(nanoseconds: duration))"
     if let stamp {
-      line += ",\"queue\":\(AccessEntry.seconds(stamp.queue)),\"exec\":\(AccessEntry.seconds(stamp.execution))"
-      if stamp.spawn + stamp.load > 0 { line += ",\"started\":\(AccessEntry.seconds(stamp.spawn + stamp.load))" }
+      line += ",\"queue\":\(TimeText.seconds(nanoseconds: stamp.queue))"
+      line += ",\"exec\":\(TimeText.seconds(nanoseconds: stamp.execution))"
+      let started = stamp.spawn + stamp.load
+      if started > 0 { line += ",\"started\":\(TimeText.seconds(nanoseconds: started))" }
       if let start = stamp.start { line += ",\"start\":\"\(start)\"" }
       line += ",\"version\":\"\(stamp.version)\""
     }
     if let clientRequest { line += ",\"client-request\":\(JSONText.quoted(clientRequest))" }
     if let traceParent { line += ",\"traceparent\":\(JSONText.quoted(traceParent))" }
     buffer.writeString(line + ",\"end\":\"\(end.rawValue)\"}\n")
-  }
-
-  /// Seconds with six decimals.
-  private static func seconds(_ nanoseconds: Int64) -> String {
-    let micros = max(0, nanoseconds) / 1_000
-    return "\(micros / 1_000_000).\(padded(micros % 1_000_000, 6))"
-  }
-
-  /// RFC 3339, in UTC, to the millisecond.
-  private static func timestamp(_ nanoseconds: Int64) -> String {
-    let seconds = CivilDate.floorDivide(nanoseconds, 1_000_000_000)
-    let day = CivilDate.floorDivide(seconds, 86_400)
-    let date = CivilDate(daysSinceEpoch: day)
-    let rest = seconds - day * 86_400
-    let milliseconds = (nanoseconds - seconds * 1_000_000_000) / 1_000_000
-    return "\(date.year)-\(padded(date.month, 2))-\(padded(date.day, 2))T\(padded(rest / 3_600, 2)):"
-      + "\(padded(rest / 60 % 60, 2)):\(padded(rest % 60, 2)).\(padded(milliseconds, 3))Z"
-  }
-
-  private static func padded(_ number: Int64, _ digits: Int) -> String {
-    let text = String(number)
-    return String(repeating: "0", count: max(0, digits - text.count)) + text
   }
 }

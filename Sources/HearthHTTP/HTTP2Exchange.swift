@@ -58,14 +58,9 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
   func begin(_ response: ResponseHead, _ stamp: ResponseStamp) {
     guard !isEnded, !hasBegun else { return }
     hasBegun = true
-    answerBegan(response.status, stamp)
     var head = channel.allocator.buffer(capacity: 1024)
     HeadWriter.write(response, framing: .none, keepsAlive: true, into: &head)
-    stamp.write(into: &head)
-    if let id = clientRequestID, !response.message.contains("x-request-id") {
-      head.writeString("x-request-id: \(id)\r\n")
-    }
-    if !response.message.contains("date") { head.writeString(services.dateField) }
+    writeFields(response, stamp, into: &head)
     pending = HTTP2Head.response(head)
   }
 
@@ -95,21 +90,14 @@ final class HTTP2Exchange: IncomingRequest, ClientExchange {
     guard !isEnded else { return }
     // A head that was not sent yet can still give way to the error; a stream that has begun is reset.
     if hasBegun && pending == nil {
-      isEnded = true
-      receiver = nil
-      noteFailure(error.code)
-      logEnd(.cut)
+      cutAnswer(error)
       channel.close(promise: nil)
       return
     }
     pending = nil
     hasBegun = true
     var head = channel.allocator.buffer(capacity: 512)
-    let body = ErrorEnvelope.json(error, request: requestID, source: source)
-    answerBegan(error.code.status, code: error.code, stamp)
-    if request.method != "HEAD" { answered(body.utf8.count) }
-    error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &head)
-    head.writeString(services.dateField)
+    let body = writeHead(error, source: source, stamp, into: &head)
     pending = HTTP2Head.response(head)
     if request.method == "HEAD" {
       sendPending(endStream: true)

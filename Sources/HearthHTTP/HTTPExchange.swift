@@ -60,15 +60,10 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     guard !isEnded, framing == nil else { return }
     let framing = clientFraming(of: response)
     self.framing = framing
-    answerBegan(response.status, stamp)
     keepsAlive = request.keepsAlive && requestEnded && framing != .untilClose && !services.isDraining
     var head = connection.channel.allocator.buffer(capacity: 1024)
     HeadWriter.write(response, framing: framing, keepsAlive: keepsAlive || response.isUpgrade, into: &head)
-    stamp.write(into: &head)
-    if let id = clientRequestID, !response.message.contains("x-request-id") {
-      head.writeString("x-request-id: \(id)\r\n")
-    }
-    if !response.message.contains("date") { head.writeString(services.dateField) }
+    writeFields(response, stamp, into: &head)
     if keepsAlive && !request.isHTTP11 { head.writeStaticString("connection: keep-alive\r\n") }
     head.writeStaticString("\r\n")
     pending = head
@@ -143,22 +138,15 @@ final class HTTPExchange: IncomingRequest, ClientExchange {
     guard !isEnded else { return }
     // A head that was not sent yet can still give way to the error.
     if framing != nil && pending == nil {
-      isEnded = true
-      receiver = nil
-      noteFailure(error.code)
-      logEnd(.cut)
+      cutAnswer(error)
       return connection.cut()
     }
     pending = nil
     framing = BodyFraming.none
     keepsAlive = request.keepsAlive && requestEnded
-    let body = ErrorEnvelope.json(error, request: requestID, source: source)
     var answer = connection.channel.allocator.buffer(capacity: 1024)
-    answerBegan(error.code.status, code: error.code, stamp)
-    if request.method != "HEAD" { answered(body.utf8.count) }
-    error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &answer)
+    let body = writeHead(error, source: source, stamp, into: &answer)
     answer.writeString("content-length: \(body.utf8.count)\r\n")
-    answer.writeString(services.dateField)
     if !keepsAlive {
       answer.writeStaticString("connection: close\r\n")
     } else if !request.isHTTP11 {

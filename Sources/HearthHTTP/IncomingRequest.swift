@@ -56,8 +56,40 @@ class IncomingRequest {
     return id.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F } ? id : nil
   }
 
+  // The answer, as far as it is the same by either protocol.
+
+  /// Writes what the gateway adds to the head of a function's answer.
+  func writeFields(_ response: ResponseHead, _ stamp: ResponseStamp, into head: inout ByteBuffer) {
+    answerBegan(response.status, stamp)
+    stamp.write(into: &head)
+    if let id = clientRequestID, !response.message.contains("x-request-id") {
+      head.writeString("x-request-id: \(id)\r\n")
+    }
+    if !response.message.contains("date") { head.writeString(services.dateField) }
+  }
+
+  /// Writes the head of an answer that carries an error, and returns its body. HEAD gets none.
+  func writeHead(
+    _ error: HearthError, source: ErrorSource, _ stamp: ResponseStamp?, into head: inout ByteBuffer
+  ) -> String {
+    let body = ErrorEnvelope.json(error, request: requestID, source: source)
+    answerBegan(error.code.status, code: error.code, stamp)
+    if request.method != "HEAD" { answered(body.utf8.count) }
+    error.writeHead(request: requestID, clientRequest: clientRequestID, stamp, into: &head)
+    head.writeString(services.dateField)
+    return body
+  }
+
+  /// An answer that had begun ends here, for this reason.
+  func cutAnswer(_ error: HearthError) {
+    isEnded = true
+    receiver = nil
+    noteFailure(error.code)
+    logEnd(.cut)
+  }
+
   /// For the access log: the answer begins.
-  func answerBegan(_ status: Int, code: ErrorCode? = nil, _ stamp: ResponseStamp?) {
+  private func answerBegan(_ status: Int, code: ErrorCode? = nil, _ stamp: ResponseStamp?) {
     guard entry != nil else { return }
     entry!.status = status
     entry!.code = code

@@ -58,7 +58,6 @@ public struct Replay {
   var events = EventQueue<Event>()
   var now = HearthInstant(nanoseconds: 0)
   var report: ReplayReport
-  var timeline: Timeline
 
   init(_ trace: Trace, _ policy: FunctionPolicy, _ options: Options) {
     self.trace = trace
@@ -74,8 +73,7 @@ public struct Replay {
     }
     node = NodeSchedule(
       memory: options.workersMemory?.bytes ?? Int64.max / 4, startsMax: options.startsMax ?? Int.max)
-    report = ReplayReport()
-    timeline = Timeline(length: trace.length, parts: options.timelineParts)
+    report = ReplayReport(length: trace.length, timelineParts: options.timelineParts)
   }
 
   /// Runs a trace under a policy.
@@ -113,7 +111,8 @@ public struct Replay {
       }
     }
     progress(1)
-    return finish()
+    report.functions = functions.map(\.outcome)
+    return report
   }
 
   private mutating func activate(_ index: Int) {
@@ -126,7 +125,7 @@ public struct Replay {
     let index = Int(trace.arrivals[number].function)
     functions[index].outcome.requests += 1
     waiting += 1
-    timeline.addRequest(at: now)
+    report.timeline.addRequest(at: now)
     take(functions[index].schedule.invocationArrived(InvocationID(UInt64(number)), now: now), index)
   }
 
@@ -181,7 +180,7 @@ public struct Replay {
     let arrival = trace.arrivals[Int(id.rawValue)]
     if kind == .cold {
       functions[index].outcome.cold += 1
-      timeline.addColdStart(at: now)
+      report.timeline.addColdStart(at: now)
     }
     report.addWait(arrival.at.duration(to: now))
     events.add(.finish(Int32(id.rawValue), worker), at: now.advanced(by: .nanoseconds(arrival.duration)))
@@ -273,7 +272,7 @@ public struct Replay {
     let time = worker.since.duration(to: now).seconds
     let bytes = functions[Replay.function(of: id)].bytes
     report.book(time: time, bytes: bytes, isIdle: worker.isReady && worker.running == 0)
-    timeline.book(from: worker.since, to: now)
+    report.timeline.book(from: worker.since, to: now)
   }
 
   private static func function(of id: WorkerID) -> Int { Int((id.rawValue - 1) / workerNumberStride) }
@@ -283,13 +282,5 @@ public struct Replay {
   private subscript(id: WorkerID) -> Worker? {
     get { functions[Replay.function(of: id)].workers[Replay.number(of: id)] }
     set { functions[Replay.function(of: id)].workers[Replay.number(of: id)] = newValue }
-  }
-
-  private func finish() -> ReplayReport {
-    var report = report
-    report.length = trace.length
-    report.functions = functions.map(\.outcome)
-    report.timeline = timeline
-    return report
   }
 }

@@ -139,8 +139,8 @@ public struct ReplayPlot {
 
   /// The next larger number of one digit and zeros, or half of one.
   private func nice(_ value: Double) -> Double {
-    let scale = power(10, logarithm(max(value, 1)) / logarithm(10) - 1e-9).magnitude
-    let unit = power(10, (logarithm(scale) / logarithm(10)).rounded(.down))
+    // The error of a mean must not make the unit ten times as large.
+    let unit = pow(10, (log10(max(value, 1)) - 1e-9).rounded(.down))
     return [1, 2, 3, 4, 5, 6, 8, 10].map { $0 * unit }.first { $0 >= value } ?? value
   }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import HearthCore
 
 /// What a replay came to.
@@ -9,7 +10,7 @@ public struct ReplayReport: Sendable {
     public var refused = 0
   }
 
-  public internal(set) var length = Duration.zero
+  public let length: Duration
   public internal(set) var functions: [Function] = []
   public internal(set) var starts = 0
   public internal(set) var prewarms = 0
@@ -21,8 +22,13 @@ public struct ReplayReport: Sendable {
   public internal(set) var idleByteSeconds = 0.0
   /// Time of all workers from their start to their end.
   public internal(set) var workerSeconds = 0.0
-  public internal(set) var timeline = Timeline(length: .seconds(1), parts: 1)
+  public internal(set) var timeline: Timeline
   private var waits = WaitTimes()
+
+  init(length: Duration, timelineParts: Int) {
+    self.length = length
+    timeline = Timeline(length: length, parts: timelineParts)
+  }
 
   public var requests: Int { functions.reduce(0) { $0 + $1.requests } }
   public var cold: Int { functions.reduce(0) { $0 + $1.cold } }
@@ -64,7 +70,7 @@ struct WaitTimes: Sendable {
       none += 1
       return
     }
-    let bin = Int(logarithm(Double(wait.nanoseconds) / 1_000) / logarithm(WaitTimes.growth))
+    let bin = Int(log(Double(wait.nanoseconds) / 1_000) / log(WaitTimes.growth))
     if bin >= bins.count { bins += Array(repeating: 0, count: bin - bins.count + 1) }
     bins[bin] += 1
   }
@@ -75,7 +81,7 @@ struct WaitTimes: Sendable {
     guard seen <= rank else { return .zero }
     for (bin, number) in bins.enumerated() {
       seen += number
-      if seen > rank { return .nanoseconds(Int64(1_000 * power(WaitTimes.growth, Double(bin) + 0.5))) }
+      if seen > rank { return .nanoseconds(Int64(1_000 * pow(WaitTimes.growth, Double(bin) + 0.5))) }
     }
     return .zero
   }

@@ -1,4 +1,3 @@
-import Foundation
 import HearthCore
 
 /// A replay over time, in parts of equal length.
@@ -39,6 +38,3 @@ public struct Timeline: Sendable {
     min(parts.count - 1, Int(instant.nanoseconds / partLength.nanoseconds))
   }
 }
-
-func logarithm(_ value: Double) -> Double { log(value) }
-func power(_ base: Double, _ exponent: Double) -> Double { pow(base, exponent) }

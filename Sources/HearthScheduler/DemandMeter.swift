@@ -10,22 +10,18 @@ struct DemandMeter: Sendable {
 
   /// Request-seconds since the first request after a rest.
   private var total = 0.0
-  private var time = HearthInstant(nanoseconds: 0)
   /// What `total` was at earlier ticks, oldest first.
   private var marks: Deque<Mark> = []
 
-  /// Since `time` there were `level` requests. Every fact says so first: between facts nothing changes.
-  mutating func elapse(level: Double, to now: HearthInstant) {
-    guard now > time else { return }
+  /// From one instant to another there were `level` requests.
+  mutating func add(_ level: Double, from: HearthInstant, to: HearthInstant) {
     // In plain numbers: this is every request, twice.
-    total += level * Double(now.nanoseconds - time.nanoseconds) * 1e-9
-    time = now
+    total += level * Double(to.nanoseconds - from.nanoseconds) * 1e-9
   }
 
   /// Begins after a rest: what was before counts no more.
   mutating func restart(now: HearthInstant) {
     marks = [Mark(at: now, total: total)]
-    time = now
   }
 
   /// Remembers this instant, and forgets what is older than `window`.

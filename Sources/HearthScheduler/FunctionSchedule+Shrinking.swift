@@ -104,7 +104,6 @@ extension FunctionSchedule {
       case .draining, .stopping, .gone: break
       }
     }
-    killUndrained(now: now)
   }
 
   /// Gives a worker nothing more; it stops when it has finished what it has, or at the drain deadline.

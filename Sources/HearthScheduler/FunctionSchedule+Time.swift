@@ -2,10 +2,11 @@ import HearthCore
 
 /// What follows from the passing of time: rest, idle times, wake-ups.
 extension FunctionSchedule {
-  /// Brings the traffic's integral up to now. Every fact begins with it.
+  /// Brings the traffic's integral up to now. Every fact begins with it: between facts nothing changes.
   mutating func elapse(to now: HearthInstant) {
-    scaler.meter.elapse(level: demand(now: time), to: now)
-    time = max(time, now)
+    guard now > time else { return }
+    scaler.meter.add(demand(now: time), from: time, to: now)
+    time = now
   }
 
   /// How many slots of workers the traffic needs: one for each request that has one, and one for each that waits, for
@@ -58,7 +59,6 @@ extension FunctionSchedule {
     restBegan = time
     if policy.keepAlive.learns { idleTimes.plan(policy, startTime: startEstimate.value, now: time) }
     scheduleRestWake(now: time)
-    if policy.bufferWorkers > 0, let keepAlive = surplusKeepAlive { scheduleWake(time.advanced(by: keepAlive)) }
   }
 
   /// How many idle workers the buffer keeps: as long as the function has had requests within its keep-alive, so that
@@ -100,9 +100,14 @@ extension FunctionSchedule {
     scheduleWake(worker.idleSince.advanced(by: keepAlive))
   }
 
-  /// When the plan for this rest says something else than now: a worker less, or one more, in time for its start.
+  /// When this rest has lasted long enough for something: for the buffer to end, or for the plan to say something else
+  /// than now, a worker less, or one more, in time for its start.
   mutating func scheduleRestWake(now: HearthInstant) {
-    guard policy.keepAlive.learns, let began = restBegan else { return }
+    guard let began = restBegan else { return }
+    if policy.bufferWorkers > 0, poolSize > 0, let end = surplusKeepAlive.map(began.advanced), end > now {
+      scheduleWake(end)
+    }
+    guard policy.keepAlive.learns else { return }
     let rest = began.duration(to: now)
     if poolSize > 0, let end = idleTimes.current.end(after: rest) { scheduleWake(began.advanced(by: end)) }
     let lead = startEstimate.value ?? .zero
@@ -128,11 +133,6 @@ extension FunctionSchedule {
       }
     }
     if let nextTick { scheduleWake(nextTick) }
-    if policy.bufferWorkers > 0, poolSize > 0, let began = restBegan, let keepAlive = surplusKeepAlive,
-      began.advanced(by: keepAlive) > now
-    {
-      scheduleWake(began.advanced(by: keepAlive))
-    }
     if let until = scaler.panicUntil, until > now, poolSize > 0 { scheduleWake(until) }
     if let warm, !policy.warmWindows.isEmpty, !isRetired { scheduleWake(max(warm.until, soon(now))) }
     scheduleRestWake(now: now)

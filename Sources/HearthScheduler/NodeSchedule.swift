@@ -126,9 +126,10 @@ public struct NodeSchedule: Sendable {
 
   /// How many bytes an ask lacks, what is about to be free counted as free; 0 when it is not asked any more.
   public func missing(for id: WorkerID) -> Int64 {
-    guard let ask = asks.first(where: { $0.id == id }) else { return 0 }
-    return max(0, granted + expectedBytes(of: ask) - memory - leavingBytes)
+    asks.first { $0.id == id }.map(missing) ?? 0
   }
+
+  private func missing(for ask: Ask) -> Int64 { max(0, granted + expectedBytes(of: ask) - memory - leavingBytes) }
 
   // Facts.
 
@@ -246,7 +247,7 @@ public struct NodeSchedule: Sendable {
       } else {
         // A small one may pass, until the large one has waited long enough.
         if ask.urgency != .spare {
-          if short < NodeSchedule.roomsMax { actions += makeRoom(for: ask, bytes, now: now) }
+          if short < NodeSchedule.roomsMax { actions += makeRoom(for: ask, now: now) }
           short += 1
           isBlocked = isDue(ask, now: now)
         }
@@ -284,10 +285,9 @@ public struct NodeSchedule: Sendable {
   }
 
   /// Asks for idle workers to stop, and, for a request that has waited too long, for a busy one to finish and stop.
-  private mutating func makeRoom(for ask: Ask, _ bytes: Int64, now: HearthInstant) -> [Action] {
+  private mutating func makeRoom(for ask: Ask, now: HearthInstant) -> [Action] {
     var actions: [Action] = []
-    let missing = granted + bytes - memory - leavingBytes
-    if missing > 0 {
+    if missing(for: ask) > 0 {
       actions.append(.reclaim(for: ask.id))
       let mayYield = yielded.map { $0.duration(to: now) >= NodeSchedule.patience } ?? true
       if isDue(ask, now: now), mayYield {

@@ -90,4 +90,13 @@ struct ValueTests {
     #expect(throws: HearthError.self) { try configuration.read(yaml: "lisen: x\n", file: "hearth.yaml") }
     #expect(throws: HearthError.self) { try configuration.read(yaml: "listen: nowhere\n", file: "hearth.yaml") }
   }
+
+  @Test("Times as logs write them")
+  func timeText() {
+    #expect(TimeText.rfc3339(unixNanoseconds: 0) == "1970-01-01T00:00:00.000Z")
+    #expect(TimeText.rfc3339(unixNanoseconds: 1_709_164_799_999_999_999) == "2024-02-28T23:59:59.999Z")
+    #expect(TimeText.rfc3339(unixNanoseconds: -1) == "1969-12-31T23:59:59.999Z")
+    #expect(TimeText.seconds(nanoseconds: 61_000_001_999) == "61.000001")
+    #expect(TimeText.seconds(nanoseconds: -5) == "0.000000")
+  }
 }
