@@ -10,10 +10,10 @@ import NIOPosix
 extension AdminRoutes {
   func policy(_ name: FunctionName) throws -> [KnobView] {
     let function = try registry.known(name)
-    guard let endpoint = registry.endpoint(name) else { return [] }
-    let policy = endpoint.policy
+    guard let served = registry.served(name) else { return [] }
+    let policy = served.policy
     return PolicyKnob.all.map { knob in
-      let isWritten = endpoint.version.spec.policyKeys.contains(knob.name)
+      let isWritten = served.version.spec.policyKeys.contains(knob.name)
       let source = function.overrides[knob.name] != nil ? "live" : isWritten ? "function.yaml" : "default"
       return KnobView(
         name: knob.name, value: knob.read(policy), source: source, expected: knob.unit, meaning: knob.meaning)
@@ -32,7 +32,8 @@ extension AdminRoutes {
     let name = try name(context)
     _ = try registry.known(name)
     let last = max(0, request.uri.queryParameters.get("last", as: Int.self) ?? 20)
-    guard let endpoint = registry.endpoint(name) else { return [] }
+    let model = request.uri.queryParameters["model"].map(String.init)
+    guard let endpoint = try registry.endpoint(name, model: model) else { return [] }
     let (decisions, policy, wallOffset) = endpoint.decisions()
     return decisions.suffix(last).map { DecisionView($0, policy, wallOffset) }
   }

@@ -22,7 +22,7 @@ struct AdminRoutes {
     api.post("blobs/missing", use: missingBlobs)
     api.put("blobs/:digest", use: uploadBlob)
     api.get("functions") { _, _ in
-      try registry.functions().map { FunctionView($0, registry.endpoint($0.name)) }
+      try registry.functions().map { FunctionView($0, registry.served($0.name)) }
     }
     api.get("functions/:name") { _, context in try describe(name(context)) }
     api.put("functions/:name", use: deploy)
@@ -36,7 +36,7 @@ struct AdminRoutes {
     api.get("functions/:name/decisions", use: decisions)
     api.get("functions/:name/trace", use: trace)
     api.get("functions/:name/logs", use: logs)
-    api.get("workers") { _, _ in registry.endpoints.flatMap(workers) }
+    api.get("workers") { _, _ in registry.served.flatMap(workers) }
   }
 
   func name(_ context: BasicRequestContext) throws -> FunctionName {
@@ -131,14 +131,14 @@ struct AdminRoutes {
 
   private func describe(_ name: FunctionName) throws -> DescriptionView {
     let function = try registry.known(name)
-    let endpoint = registry.endpoint(name)
+    let served = registry.served(name)
     return DescriptionView(
-      function: FunctionView(function, endpoint), workers: endpoint.map(workers) ?? [],
+      function: FunctionView(function, served), workers: served.map(workers) ?? [],
       policy: try policy(name), missingIsolation: registry.missingIsolation ?? [:])
   }
 
-  private func workers(of endpoint: FunctionEndpoint) -> [WorkerView] {
-    endpoint.view().workers.map { WorkerView($0, of: endpoint) }
+  private func workers(of served: ServedFunction) -> [WorkerView] {
+    served.endpoints.flatMap { endpoint in endpoint.view().workers.map { WorkerView($0, of: endpoint) } }
   }
 
   private func versions(_ name: FunctionName) throws -> [VersionView] {

@@ -1,6 +1,7 @@
 import Foundation
 import HearthCore
 import HearthDispatch
+import HearthScheduler
 import HearthStore
 import Hummingbird
 
@@ -19,24 +20,26 @@ struct FunctionView: ResponseEncodable {
   let state: String
   let reason: String?
 
-  init(_ function: FunctionStore.Function, _ endpoint: FunctionEndpoint?) {
-    let view = endpoint?.view()
+  init(_ function: FunctionStore.Function, _ served: ServedFunction?) {
+    let views = served?.endpoints.map { $0.view() }
+    let ready: Set = [WorkerSnapshot.State.idle, .busy]
     name = function.name.rawValue
     version = function.digest.short
     number = function.number
     digest = function.digest.hex
-    description = endpoint?.version.spec.description
+    description = served?.version.spec.description
     deployedAt = function.deployedAt
-    workers = view?.workers.count ?? 0
-    queued = view?.queued ?? 0
-    inFlight = view?.inFlight ?? 0
-    reason = view?.failure?.reason
-    if view == nil {
+    workers = views?.reduce(0) { $0 + $1.workers.count } ?? 0
+    queued = views?.reduce(0) { $0 + $1.queued } ?? 0
+    inFlight = views?.reduce(0) { $0 + $1.inFlight } ?? 0
+    // Of many models one that fails is that model's own matter.
+    reason = served?.hasModels == true ? nil : views?.first?.failure?.reason
+    if views == nil {
       state = "unavailable"
     } else if reason != nil {
       state = "failing"
     } else {
-      state = view!.workers.contains { $0.snapshot.state == .idle || $0.snapshot.state == .busy } ? "ready" : "cold"
+      state = views!.contains { $0.workers.contains { ready.contains($0.snapshot.state) } } ? "ready" : "cold"
     }
   }
 }
@@ -44,6 +47,8 @@ struct FunctionView: ResponseEncodable {
 struct WorkerView: ResponseEncodable {
   let worker: String
   let function: String
+  /// The model that it has loaded; nil where the function is not one of many.
+  let model: String?
   let version: String
   let state: String
   let inFlight: Int
@@ -56,6 +61,7 @@ struct WorkerView: ResponseEncodable {
   init(_ view: FunctionEndpoint.WorkerView, of endpoint: FunctionEndpoint) {
     worker = view.snapshot.id.description
     function = endpoint.version.name.rawValue
+    model = endpoint.model?.name.rawValue
     version = endpoint.version.digest.short
     state = view.snapshot.state.rawValue
     inFlight = view.snapshot.inFlight

@@ -80,7 +80,7 @@ public actor FunctionRegistry {
     await begin(name)
     defer { end(name) }
     var overrides = try known(name).overrides
-    guard let endpoint = dispatcher.endpoint(name) else { throw unavailable(name) }
+    guard let function = dispatcher.function(name) else { throw unavailable(name) }
     for (knob, value) in changes {
       guard let known = PolicyKnob.named(knob) else {
         let nearest = knob.nearest(in: PolicyKnob.all.map(\.name))
@@ -94,9 +94,10 @@ public actor FunctionRegistry {
       }
       overrides[knob] = value
     }
-    let policy = try endpoint.version.spec.policy.overridden(by: overrides)
+    let policy = try function.version.spec.policy.overridden(by: overrides)
+    if function.hasModels { try policy.validateForModels() }
     try store.setOverrides(name, overrides)
-    endpoint.setPolicy(policy)
+    function.setPolicy(policy)
   }
 
   // Views.
@@ -116,9 +117,15 @@ public actor FunctionRegistry {
       hint: nearest.map { "Did you mean '\($0)'?" } ?? "List what is there with 'hearth list'.")
   }
 
-  public nonisolated func endpoint(_ name: FunctionName) -> FunctionEndpoint? { dispatcher.endpoint(name) }
+  public nonisolated func served(_ name: FunctionName) -> ServedFunction? { dispatcher.function(name) }
 
-  public nonisolated var endpoints: [FunctionEndpoint] { dispatcher.endpoints }
+  /// The endpoint of a function, or of one of its models; nil where it has none yet. Throws `model_missing` or
+  /// `model_not_found`.
+  public nonisolated func endpoint(_ name: FunctionName, model: String?) throws -> FunctionEndpoint? {
+    try served(name)?.existingEndpoint(model: model)
+  }
+
+  public nonisolated var served: [ServedFunction] { dispatcher.functions }
 
   /// The function's recorded requests.
   public nonisolated func arrivalReader(_ name: FunctionName) -> ArrivalReader { arrivals.reader(name) }
@@ -133,7 +140,7 @@ public actor FunctionRegistry {
       hint: "Deploy it again; the gateway's log has the reason.")
   }
 
-  private func releaseZygotes() { preparer.retainZygotes(of: dispatcher.endpoints.map(\.version)) }
+  private func releaseZygotes() { preparer.retainZygotes(of: dispatcher.functions.map(\.version)) }
 
   // One change of a function at a time.
 

@@ -14,7 +14,10 @@ extension FunctionSpec {
     if let section = try root.mapping("python") { python = try FunctionSpec.python(section) }
     files = try (root.mappings("files") ?? []).map(FunctionSpec.file)
     if let section = try root.mapping("resources") { resources = try FunctionSpec.resources(section) }
+    models = try FunctionSpec.models(root)
+    if models != nil { policy.keepModels() }
     policyKeys = try policy.read(root)
+    if models != nil { try checkModels(root) }
     if let section = try root.mapping("env") { environment = try FunctionSpec.environment(section) }
     idempotent = try root.boolean("idempotent") ?? false
     network = try root.boolean("network") ?? false
@@ -24,6 +27,46 @@ extension FunctionSpec {
     if case .command = entry, !python.preload.isEmpty || python.requirements != nil {
       throw root.invalid("python", "'python' is for a 'handler'; this function has a 'command'.")
     }
+  }
+
+  private static func models(_ root: YAMLMapping) throws -> Models? {
+    if root.isSingle("models") {
+      return try root.value("models", expected: "a folder in the bundle, or a list") { path in
+        try BundlePath.check(path)
+        return .folder(path)
+      }
+    }
+    guard let entries = try root.mappings("models")?.map(model) else { return nil }
+    var names: Set<ModelName> = []
+    for entry in entries where !names.insert(entry.name).inserted {
+      throw root.invalid("models", "two models are called '\(entry.name)'.", hint: "Give one of them another 'name'.")
+    }
+    return .list(entries)
+  }
+
+  private static func model(_ section: YAMLMapping) throws -> Models.Entry {
+    guard let path = try section.text("path") else {
+      throw section.invalid("path", "an entry of models has no 'path'.")
+    }
+    try BundlePath.check(path)
+    let name = try section.text("name") ?? modelName(of: String(path.split(separator: "/").last ?? ""))
+    var settings = ModelSettings()
+    settings.memory = try section.value("memory", expected: "a size such as 512MiB") { ByteSize($0) }
+    settings.isPinned = try section.boolean("pinned") ?? false
+    let priorities = ModelSettings.priorities
+    settings.priority =
+      try section.value(
+        "priority", expected: "a whole number from \(priorities.lowerBound) to \(priorities.upperBound)"
+      ) { Int($0).flatMap { priorities.contains($0) ? $0 : nil } } ?? 0
+    try section.finish()
+    return Models.Entry(name: try ModelName(name), path: path, settings: settings)
+  }
+
+  private func checkModels(_ root: YAMLMapping) throws {
+    if case .command = entry {
+      throw root.invalid("models", "'models' is for a 'handler'; this function has a 'command'.")
+    }
+    try policy.validateForModels()
   }
 
   private static func entry(_ root: YAMLMapping) throws -> Entry {

@@ -50,6 +50,8 @@ public struct FunctionSpec: Sendable {
   public var entry: Entry
   public var python = Python()
   public var files: [File] = []
+  /// The models of a function that has many, loaded as they are asked for; nil where it has none or loads its own.
+  public var models: Models?
   public var resources = Resources()
   public var policy = FunctionPolicy()
   /// The knobs that `function.yaml` itself sets.
@@ -79,6 +81,12 @@ public struct FunctionSpec: Sendable {
     var needed = files.filter { $0.source == nil }.map(\.path)
     if case .handler(let file, _) = entry { needed.append(file) }
     if let requirements = python.requirements { needed.append(requirements) }
+    let sourced = Set(files.filter { $0.source != nil }.map(\.path))
+    switch models {
+    case .folder(let path): needed.append(path)
+    case .list(let entries): needed += entries.map(\.path).filter { !sourced.contains($0) }
+    case nil: break
+    }
     for path in needed where access("\(folder)/\(path)", R_OK) != 0 {
       throw HearthError(
         .specFileMissing, "\(FunctionSpec.fileName) names '\(path)', which is not in the bundle.",

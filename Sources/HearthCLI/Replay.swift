@@ -29,6 +29,9 @@ struct ReplayCommand: ParsableCommand {
   @Option(help: "Memory of a worker, where the trace does not say.") var workerMemory = "1GiB"
   @Option(help: "Memory for all workers; without it there is no limit.") var workersMemory: String?
   @Option(help: "How many workers may start at once; without it there is no limit.") var startsMax: Int?
+  @Option(help: "Which idle workers make room for others: lru or gdsf.") var eviction = "lru"
+  @Flag(help: "Let starts and requests take no time: what starts is what the memory could not keep.")
+  var instant = false
   @Option(help: "Duration of a request, where the trace does not say.") var duration = "1s"
   @Option(help: "Write a picture of workers and cold starts over time to this file (SVG).") var plot: String?
   @Flag(help: "Stop at the first row that is not understood.") var strict = false
@@ -43,6 +46,8 @@ struct ReplayCommand: ParsableCommand {
     options.startTime = try parse(startTime, "start-time", Duration.init(hearth:))
     options.workerMemory = try parse(workerMemory, "worker-memory", ByteSize.init)
     options.workersMemory = try workersMemory.map { try parse($0, "workers-memory", ByteSize.init) }
+    options.eviction = try parse(eviction, "eviction", Eviction.init(rawValue:))
+    options.isInstant = instant
     options.startsMax = try startsMax.map { count in
       guard count > 0 else {
         throw HearthError(.configurationInvalid, "'\(count)' is not a value of --starts-max.", hint: "Give 1 or more.")

@@ -23,6 +23,8 @@ public struct GatewayConfiguration: Sendable {
   public var workersMemory: ByteSize?
   /// Workers that may be starting at once. 0, the default, is two for every core.
   public var startsMax = 0
+  /// Which idle workers and models make room when memory is needed: `lru`, the default, or `gdsf`.
+  public var eviction = Eviction.lru
   /// The file of the access log. Nil, the default: none is kept.
   public var accessLog: String?
   /// The interpreter that Python environments are built with. Default `python3`.
@@ -82,6 +84,9 @@ public struct GatewayConfiguration: Sendable {
       return configuration.workersMemory != nil
     },
     number("starts-max", \.startsMax, 0...10_000),
+    setting("eviction", "lru or gdsf") { text, configuration in
+      configuration.set(\.eviction, Eviction(rawValue: text))
+    },
     setting("access-log", "a file, or none") { text, configuration in
       configuration.accessLog = text == "none" || text.isEmpty ? nil : text
       return true

@@ -25,6 +25,10 @@ extension ErrorCode {
   public static let routeNotFound = ErrorCode("route_not_found", 404)
   /// No function of this name is deployed.
   public static let functionNotFound = ErrorCode("function_not_found", 404)
+  /// The function has many models and the request names none.
+  public static let modelMissing = ErrorCode("model_missing", 400)
+  /// The function has no model of this name.
+  public static let modelNotFound = ErrorCode("model_not_found", 404)
   /// The request needs a protocol feature that Hearth does not offer.
   public static let notImplemented = ErrorCode("not_implemented", 501)
 }
@@ -37,6 +41,8 @@ extension ErrorCode {
   public static let coldStartTimeout = ErrorCode("cold_start_timeout", 504)
   /// The function's workers failed to start repeatedly; the message carries the reason of the last failure.
   public static let loadFailed = ErrorCode("load_failed", 503)
+  /// The worker or model does not fit into its device's memory; the message carries the numbers.
+  public static let memoryExhausted = ErrorCode("memory_exhausted", 507)
   /// The function was deleted while the request waited.
   public static let functionGone = ErrorCode("function_gone", 503)
   /// The gateway is shutting down.
@@ -115,6 +121,8 @@ extension ErrorCode {
   public static let sourceFailed = ErrorCode("source_failed", 502)
   /// The Python environment could not be built; the message carries the installer's last lines.
   public static let environmentFailed = ErrorCode("environment_failed", 422)
+  /// A model of this name is there already, or is part of the bundle and cannot be removed.
+  public static let modelConflict = ErrorCode("model_conflict", 409)
   /// A knob's name or value is not valid.
   public static let policyInvalid = ErrorCode("policy_invalid", 422)
   /// A file given to `hearth replay` is not a trace.
@@ -144,14 +152,15 @@ extension ErrorCode {
 extension ErrorCode {
   /// Every code, in the order of `docs/errors.md`.
   public static let all: [ErrorCode] = [
-    requestMalformed, requestTimeout, bodyTooLarge, headTooLarge, routeNotFound, functionNotFound, notImplemented,
-    queueFull, coldStartTimeout, loadFailed, functionGone, shuttingDown, clientBusy, connectionsExhausted,
+    requestMalformed, requestTimeout, bodyTooLarge, headTooLarge, routeNotFound, functionNotFound, modelMissing,
+    modelNotFound, notImplemented, queueFull, coldStartTimeout, loadFailed, memoryExhausted, functionGone, shuttingDown,
+    clientBusy, connectionsExhausted,
     workerDied, workerBadResponse, firstByteTimeout, idleTimeout, requestDeadline, answerTooLarge,
     functionException, functionInput,
     nameInvalid, digestInvalid, specMissing, specInvalid, specFileMissing, archiveTruncated, archiveCorrupt,
     archiveAbsolutePath, archiveParentPath, archiveLink, archiveSpecialFile, archiveDuplicatePath, archivePathInvalid,
     archiveTooManyFiles, archiveTooLarge, archiveRatio, archiveDigestMismatch, archiveManifestInvalid, blobMissing,
-    blobDigestMismatch, bundleNotFound, sourceFailed, environmentFailed, policyInvalid, traceInvalid,
+    blobDigestMismatch, bundleNotFound, sourceFailed, environmentFailed, modelConflict, policyInvalid, traceInvalid,
     resourceUnavailable,
     unauthorized, adminRequestInvalid, adminRouteNotFound, configurationInvalid, gatewayUnreachable, fileUnusable,
     internalError,

@@ -41,6 +41,11 @@ public struct FunctionPolicy: Hashable, Sendable {
   /// How long a worker may be kept idle to spare one cold start, for the learning kinds of `keepAlive`.
   public var coldStartCost = Duration.seconds(1_200)
   public var warmWindows: [WarmWindow] = []
+  /// How long a worker or model holds its memory at least once it is loaded, while others wait for it; nil: as long as
+  /// two loads take, unless nobody has asked for it for a quarter of one.
+  public var residencyMin: Duration?
+  /// How long a function or model without a worker waits for memory before those in use must make room.
+  public var modelWaitMax = Duration.seconds(30)
   public var coldStartTimeout = Duration.seconds(1200)
   public var loadStallTimeout = Duration.seconds(300)
   public var firstByteTimeout = Duration.seconds(300)
@@ -80,6 +85,20 @@ public struct FunctionPolicy: Hashable, Sendable {
       inFlightTarget <= Double(concurrencyMax),
       "target-in-flight (\(inFlightTarget)) is above max-concurrency (\(concurrencyMax)).",
       hint: "A worker never has more requests than max-concurrency.")
+  }
+
+  /// The defaults of a function of many models: each has one worker, which is kept until its memory is needed.
+  public mutating func keepModels() {
+    workersMax = 1
+    keepAlive = .forever
+  }
+
+  /// Checks what makes no sense for a function of many models, where each knob is each model's.
+  public func validateForModels() throws {
+    try check(
+      workersMin == 0 && (workersInitial ?? 0) == 0 && warmWindows.isEmpty && bufferWorkers == 0,
+      "a function of many models cannot keep a worker of each.",
+      hint: "Pin the models that are to be there always, and leave min-workers and the like out.")
   }
 
   private func check(_ holds: Bool, _ message: String, hint: String) throws {

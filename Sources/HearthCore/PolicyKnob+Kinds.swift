@@ -35,6 +35,11 @@ extension PolicyKnob {
     "workers started with a deploy", write: \.description
   ) { Int($0).flatMap { (0...10_000).contains($0) ? $0 : nil } }
 
+  static let minResidency = optional(
+    "min-residency", .scaling, \.residencyMin, none: "auto", unit: "a duration such as 10s",
+    "how long a worker or model keeps its memory at least while others wait for it", write: \.text
+  ) { Duration(hearth: $0) }
+
   static let targetInFlight = optional(
     "target-in-flight", .scaling, \.targetInFlight, none: "max-concurrency", unit: "a number from 0.01 to 1000",
     "requests per worker that the scaler aims at", write: \.plainText

@@ -59,6 +59,10 @@ public struct PolicyKnob: Sendable {
       "cold-start-cost", .scaling, \.coldStartCost,
       "how long a worker may be kept idle to spare one cold start, where keep-alive learns"),
     warmWindows,
+    minResidency,
+    duration(
+      "max-model-wait", .scaling, \.modelWaitMax,
+      "how long a request waits for memory before workers and models in use must make room"),
     duration(
       "cold-start-timeout", .timeouts, \.coldStartTimeout, "how long a request may wait for a worker"),
     duration(

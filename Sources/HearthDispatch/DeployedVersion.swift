@@ -13,6 +13,8 @@ public struct DeployedVersion: Sendable {
   public var folder: String
   public var environment: PythonEnvironment
   public var log: FunctionLog
+  /// Those of the bundle and those that were added; nil where the function is not one of many models.
+  public var models: [Model]?
 
   public init(
     name: FunctionName, digest: Digest, spec: FunctionSpec, policy: FunctionPolicy, folder: String,
@@ -27,6 +29,9 @@ public struct DeployedVersion: Sendable {
     self.log = log
   }
 
+  /// The policy of one of its models: a pinned one is there always.
+  func policy(of model: Model?) -> FunctionPolicy { policy.of(model) }
+
   /// Whether the function is a Python class, as opposed to a program of its own.
   var isHandler: Bool {
     switch spec.entry {
@@ -40,7 +45,8 @@ public struct DeployedVersion: Sendable {
   /// What its zygote imports.
   public var preload: [String] { forks ? spec.python.preload : [] }
 
-  func plan(_ id: WorkerID) -> WorkerPlan {
+  /// - Parameter model: the one that the worker is to load; nil where the function is not one of many.
+  func plan(_ id: WorkerID, _ model: Model? = nil) -> WorkerPlan {
     let entry: WorkerPlan.Entry =
       switch spec.entry {
       case .handler(let file, let className): .handler("\(file):\(className)")
@@ -53,7 +59,18 @@ public struct DeployedVersion: Sendable {
     return WorkerPlan(
       id: id, function: name, version: digest.short, bundle: folder, entry: entry, environment: environment,
       preload: preload, forks: forks, slots: policy.concurrencyMax, variables: variables,
-      config: spec.config, network: spec.network, memory: spec.resources.memory, temporary: spec.resources.temporary,
-      log: log)
+      config: spec.config, network: spec.network, memory: model == nil ? spec.resources.memory : nil,
+      temporary: spec.resources.temporary, log: log,
+      model: model.map { WorkerPlan.Model(name: $0.name.rawValue, path: $0.path, bytes: $0.bytes) })
+  }
+}
+
+extension FunctionPolicy {
+  /// The policy as it is for one of a function's models: one that is pinned keeps a worker.
+  func of(_ model: Model?) -> FunctionPolicy {
+    guard model?.settings.isPinned == true else { return self }
+    var policy = self
+    policy.workersMin = 1
+    return policy
   }
 }

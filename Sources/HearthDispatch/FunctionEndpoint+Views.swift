@@ -21,6 +21,23 @@ extension FunctionEndpoint {
     public let policy: FunctionPolicy
   }
 
+  /// The error that callers get while it cannot be loaded.
+  func loadFailure(_ reason: String, retryAfter: Duration?) -> HearthError {
+    HearthError(
+      .loadFailed, "The \(displayName) cannot be loaded: \(reason)",
+      hint: "Its log has the details: hearth logs \(version.name).", retryAfter: retryAfter)
+  }
+
+  /// The error that callers get while it does not fit.
+  func memoryFailure(_ reason: String) -> HearthError {
+    HearthError(
+      .memoryExhausted, "The \(displayName) does not fit: \(reason)",
+      hint: "Raise workers-memory, or make it smaller.")
+  }
+
+  /// How much it is asked for.
+  public var usage: Usage { state.withLockedValue { $0.schedule.usage } }
+
   public func view() -> View {
     let now = clock.now
     return state.withLockedValue { state in

@@ -21,7 +21,22 @@ extension FunctionEndpoint {
   /// The node can never let this worker start.
   func startRefused(_ id: WorkerID, _ reason: String) {
     version.log.append("the worker did not start: \(reason)", worker: id)
-    failedToStart(id, reason)
+    failedToStart(id, .tooLarge, reason)
+  }
+
+  /// What the node is told of a worker that it is asked for.
+  func demand(_ urgency: NodeSchedule.Urgency) -> NodeSchedule.Demand {
+    var demand = NodeSchedule.Demand(declared: version.spec.resources.memory?.bytes, urgency)
+    if let model {
+      demand.declared = model.settings.memory?.bytes
+      demand.least = model.bytes
+      demand.predicted = surroundings.prediction?.withLockedValue { $0.bytes(files: model.bytes) }
+      demand.priority = model.settings.priority
+    }
+    let (wait, load) = state.withLockedValue { ($0.schedule.policy.modelWaitMax, $0.schedule.usage.loadTime) }
+    // By then it is to be served, so room is made a load's time before; half of the wait is for others in any case.
+    demand.patience = max(wait - (load ?? .zero), wait / 2)
+    return demand
   }
 
   /// A worker that has not begun to start is not wanted any more.
@@ -30,12 +45,12 @@ extension FunctionEndpoint {
     settleActivations(
       .failure(
         HearthError(
-          .loadFailed, "The node has no room for a worker of '\(version.name)'.",
+          .loadFailed, "The node has no room for a worker of the \(displayName).",
           hint: "Raise workers-memory, or lower min-workers of other functions.")))
   }
 
   private func start(_ id: WorkerID) {
-    let handle = host.start(version.plan(id)) { [self] handle, event in took(event, from: handle) }
+    let handle = surroundings.host.start(version.plan(id, model)) { [self] handle, event in took(event, from: handle) }
     let isEnding = state.withLockedValue { state in
       state.launching.remove(id)
       if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }
@@ -71,18 +86,33 @@ extension FunctionEndpoint {
     case .withdrew(let copy):
       let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
       invocation?.onLoop { $0.withdrawn(by: worker) }
-    case .failedToStart(let reason):
+    case .failedToStart(let reason, let hasRunOut):
       version.log.append("the worker did not start: \(reason)", worker: id)
-      failedToStart(id, reason)
+      guard hasRunOut else { return failedToStart(id, .failed, reason) }
+      failedToStart(id, .ranOut, node.ranOut(id, reason))
     case .exited(let description):
       version.log.append("the worker ended: \(description)", worker: id)
       remove(id) { $0.workerExited(id, now: $1) }
     }
   }
 
-  private func failedToStart(_ id: WorkerID, _ reason: String) {
-    remove(id) { $0.workerFailedToStart(id, reason: reason, now: $1) }
-    settleActivations(.failure(LoadFailure.error(version.name, reason, retryAfter: nil)))
+  private func failedToStart(_ id: WorkerID, _ failure: FunctionSchedule.StartFailure, _ reason: String) {
+    var isTriedAgain = false
+    remove(id) { schedule, now in
+      let actions = schedule.workerFailedToStart(id, failure, reason: reason, now: now)
+      isTriedAgain = schedule.hasRunOut
+      return actions
+    }
+    guard !isTriedAgain else { return }
+    settleActivations(
+      .failure(
+        failure == .failed
+          ? loadFailure(reason, retryAfter: nil) : memoryFailure(reason)))
+  }
+
+  /// What errors call it.
+  var displayName: String {
+    model.map { "model '\($0.name)' of '\(version.name)'" } ?? "function '\(version.name)'"
   }
 
   private func remove(
@@ -101,9 +131,13 @@ extension FunctionEndpoint {
 
   // Room for others.
 
-  /// Idle workers that could make room, with how long they have been idle.
-  func reclaimable() -> [(id: WorkerID, idle: Duration)] {
-    state.withLockedValue { $0.schedule.reclaimable(now: clock.now) }
+  /// Idle workers that could make room, now or later; their bytes are the node's to fill in.
+  func reclaimable() -> FunctionSchedule.Reclaimable {
+    var found = state.withLockedValue { $0.schedule.reclaimable(now: clock.now) }
+    if let priority = model?.settings.priority {
+      for index in found.candidates.indices { found.candidates[index].priority = priority }
+    }
+    return found
   }
 
   /// Stops a worker if it is still idle.
@@ -117,15 +151,15 @@ extension FunctionEndpoint {
     return isStopped
   }
 
-  /// Lets one worker finish what it has and stop; nil when there is none to spare.
-  func yieldWorker(toSuccessor: Bool) -> WorkerID? {
-    var worker: WorkerID?
+  /// Lets one worker finish what it has and stop, if there is one to spare.
+  func yieldWorker(toSuccessor: Bool) -> FunctionSchedule.Yielding {
+    var yielding = FunctionSchedule.Yielding.none(until: nil)
     decide { schedule, now in
-      guard let (id, actions) = schedule.workerYielded(toSuccessor: toSuccessor, now: now) else { return [] }
-      worker = id
-      return actions
+      yielding = schedule.workerYielded(toSuccessor: toSuccessor, now: now)
+      if case .yielded(_, let actions) = yielding { return actions }
+      return []
     }
-    return worker
+    return yielding
   }
 
   /// Measures the memory of workers that have served a request: before, it says little of what they will take. Each is
@@ -145,6 +179,7 @@ extension FunctionEndpoint {
         state.workers[id]?.measureAgain(after: now)
         return most
       }
+      if let model { surroundings.prediction?.withLockedValue { $0.observe(files: model.bytes, memory: most.bytes) } }
       node.measured(id, most.bytes)
     }
   }

@@ -1,3 +1,4 @@
+import HearthBundle
 import HearthCore
 import HearthHTTP1
 import HearthScheduler
@@ -67,36 +68,34 @@ public final class FunctionEndpoint: Sendable {
   }
 
   public let version: DeployedVersion
-  /// Counts the deploys of a gateway.
-  let number: Int
-  private let numbers: @Sendable () -> UInt64
+  /// The model that its workers load; nil where the function is not one of many.
+  public let model: Model?
+  let owner: WorkerOwner
   /// The version as `Hearth-Version` has it.
   let shortDigest: String
-  let clock: any HearthClock
-  let host: any WorkerHost
-  let node: WorkerNode
-  private let timers: any EventLoop
-  private let logger: Logger
+  let surroundings: EndpointSurroundings
   let state: NIOLockedValueBox<State>
 
+  var clock: any HearthClock { surroundings.clock }
+  var node: WorkerNode { surroundings.node }
+
+  /// - Parameters:
+  ///   - number: counts the deploys of a gateway.
+  ///   - rests: how long the function was without requests, the newest last.
   init(
-    _ version: DeployedVersion, number: Int, rests: [Duration], host: any WorkerHost, node: WorkerNode,
-    clock: any HearthClock, timers: any EventLoop, numbers: @escaping @Sendable () -> UInt64, logger: Logger
+    _ version: DeployedVersion, _ model: Model? = nil, number: Int, rests: [Duration] = [],
+    _ surroundings: EndpointSurroundings
   ) {
     self.version = version
+    self.model = model
+    self.surroundings = surroundings
+    owner = WorkerOwner(function: version.name, version: number, model: model?.name)
     shortDigest = version.digest.short
-    self.number = number
-    self.numbers = numbers
-    self.host = host
-    self.node = node
-    self.clock = clock
-    self.timers = timers
-    self.logger = logger
     var schedule = FunctionSchedule(
-      policy: version.policy, startMode: version.forks ? .fork : .spawn,
-      pipelines: version.isHandler, numbers: WorkerNumbers(first: numbers()))
+      policy: version.policy(of: model), startMode: version.forks ? .fork : .spawn,
+      pipelines: version.isHandler, numbers: WorkerNumbers(first: surroundings.numbers()))
     schedule.restsObserved(rests)
-    schedule.wallClockRead(offset: clock.wallOffset)
+    schedule.wallClockRead(offset: surroundings.clock.wallOffset)
     state = NIOLockedValueBox(State(schedule: schedule))
   }
 
@@ -107,7 +106,7 @@ public final class FunctionEndpoint: Sendable {
     decide(arriving: invocation) {
       $0.invocationArrived(
         invocation.id, isWhole: invocation.bodyEnded, lane: invocation.lane, wasAnnounced: invocation.isAnnounced,
-        now: $1)
+        cache: node.cache, now: $1)
     }
   }
 
@@ -128,6 +127,9 @@ public final class FunctionEndpoint: Sendable {
     } also: {
       if let arrival = invocation.recorded(until: clock.now) { $0.arrivals.append(arrival) }
     }
+    // Before, a worker's memory says little of what it will take; the sooner it is known the better others fit beside.
+    if invocation.waitedForStart { node.measureSoon(self) }
+    node.workerMayBeIdle()
   }
 
   /// Its worker was asked for the invocation's last copy.
@@ -169,9 +171,9 @@ public final class FunctionEndpoint: Sendable {
   func activate(workers: Int) -> EventLoopFuture<Void> {
     guard workers > 0 else {
       decide { $0.activated(workers: 0, now: $1) }
-      return timers.makeSucceededVoidFuture()
+      return surroundings.timers.makeSucceededVoidFuture()
     }
-    let promise = timers.makePromise(of: Void.self)
+    let promise = surroundings.timers.makePromise(of: Void.self)
     state.withLockedValue { $0.activations.append(promise) }
     decide { $0.activated(workers: workers, now: $1) }
     return promise.futureResult
@@ -179,7 +181,7 @@ public final class FunctionEndpoint: Sendable {
 
   /// Stops taking requests; the future succeeds when the last worker is gone.
   func retire() -> EventLoopFuture<Void> {
-    let promise = timers.makePromise(of: Void.self)
+    let promise = surroundings.timers.makePromise(of: Void.self)
     state.withLockedValue { $0.emptied.append(promise) }
     decide { $0.retired(now: $1) }
     settleActivations(.failure(HearthError(.functionGone, "The version was taken away before it was ready.")))
@@ -196,7 +198,7 @@ public final class FunctionEndpoint: Sendable {
   var requestTimeout: Duration? { state.withLockedValue { $0.schedule.policy.requestTimeout } }
 
   public func setPolicy(_ policy: FunctionPolicy) {
-    decide { $0.policyChanged(policy, now: $1) }
+    decide { $0.policyChanged(policy.of(model), now: $1) }
   }
 
   // Deciding and acting.
@@ -253,15 +255,15 @@ public final class FunctionEndpoint: Sendable {
         effects.append(.recall(invocation, entry.handle))
       case .reject(let id, let rejection): effects.append(.reject(take(id), rejection))
       case .startWorker(let id, let reason):
-        logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
+        surroundings.logger.debug("start worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         effects.append(.start(id, reason))
-        if state.schedule.numbers.runOut { state.schedule.addNumbers(first: numbers()) }
+        if state.schedule.numbers.runOut { state.schedule.addNumbers(first: surroundings.numbers()) }
       case .hurryWorker(let id): effects.append(.hurry(id))
       case .stopWorker(let id, let reason):
-        logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
+        surroundings.logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] { effects.append(.stop(entry.handle)) }
       case .killWorker(let id, let reason):
-        logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
+        surroundings.logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] {
           effects.append(.kill(entry.handle))
         } else if !state.launching.contains(id) {
@@ -294,7 +296,9 @@ public final class FunctionEndpoint: Sendable {
       case .stop(let worker): worker.stop()
       case .kill(let worker): worker.kill()
       case .wake(let instant):
-        state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
+        state.withLockedValue {
+          $0.alarm.set(instant, now: clock.now, on: surroundings.timers) { [self] in alarmRang() }
+        }
       }
     }
   }
@@ -323,11 +327,15 @@ public final class FunctionEndpoint: Sendable {
   }
 }
 
-/// The error that callers of a function that cannot be loaded get.
-enum LoadFailure {
-  static func error(_ name: FunctionName, _ reason: String, retryAfter: Duration?) -> HearthError {
-    HearthError(
-      .loadFailed, "The function '\(name)' cannot be loaded: \(reason)",
-      hint: "Its log has the details: hearth logs \(name).", retryAfter: retryAfter)
-  }
+/// What all endpoints of a gateway share.
+struct EndpointSurroundings: Sendable {
+  let host: any WorkerHost
+  let node: WorkerNode
+  let clock: any HearthClock
+  let timers: any EventLoop
+  /// Blocks of numbers for workers.
+  let numbers: @Sendable () -> UInt64
+  /// What models take, as those of the same function did; nil where there is but one.
+  var prediction: NIOLockedValueBox<MemoryPrediction>?
+  let logger: Logger
 }

@@ -34,6 +34,8 @@ final class Invocation {
 
   let id: InvocationID
   let exchange: any ClientExchange
+  /// Path and query as the worker gets them.
+  private let target: String
   let dispatcher: Dispatcher
   var endpoint: FunctionEndpoint
   var state = State.receiving
@@ -72,9 +74,13 @@ final class Invocation {
   var executionTime: Int64 = 0
 
   /// Throws `request_malformed` when its deadline is not one.
-  init(_ id: InvocationID, _ exchange: any ClientExchange, endpoint: FunctionEndpoint, dispatcher: Dispatcher) throws {
+  init(
+    _ id: InvocationID, _ exchange: any ClientExchange, target: String, endpoint: FunctionEndpoint,
+    dispatcher: Dispatcher
+  ) throws {
     self.id = id
     self.exchange = exchange
+    self.target = target
     self.endpoint = endpoint
     self.dispatcher = dispatcher
     bodyEnded = exchange.request.framing == .none
@@ -125,7 +131,7 @@ final class Invocation {
     guard case .waiting = state else { return endpoint.finished(self, on: worker.id) }
     guard !wasRecalledEarly(by: worker) else { return endpoint.withdrew(self, from: worker) }
     self.kind = kind
-    self.timing = kind == .zygote || kind == .cold ? timing : FunctionEndpoint.StartTiming()
+    self.timing = waitedForStart ? timing : FunctionEndpoint.StartTiming()
     runBegan = endpoint.clock.now
     lastByte = runBegan
     switch worker.connection(on: exchange.eventLoop) {
@@ -136,6 +142,9 @@ final class Invocation {
     case .heldUp, .none: connect(to: worker)
     }
   }
+
+  /// Whether the request was the first of its worker, and waited until that had loaded.
+  var waitedForStart: Bool { kind == .zygote || kind == .cold }
 
   private func wasRecalledEarly(by worker: any WorkerHandle) -> Bool {
     defer { recalledEarly = nil }
@@ -194,12 +203,14 @@ final class Invocation {
 
   func rejected(_ rejection: FunctionSchedule.Rejection) {
     guard case .waiting = state else { return }
-    if case .retired = rejection, let next = dispatcher.endpoint(endpoint.version.name), next !== endpoint {
+    if case .retired = rejection, let next = dispatcher.function(endpoint.version.name)?.successor(of: endpoint),
+      next !== endpoint
+    {
       endpoint = next
       isAnnounced = false
       return next.submit(self)
     }
-    fail(dispatcher.error(for: rejection, of: endpoint.version.name))
+    fail(dispatcher.error(for: rejection, of: endpoint))
   }
 
   private func send(to worker: any WorkerHandle, _ connection: WorkerConnection) {
@@ -215,7 +226,7 @@ final class Invocation {
     // The runtime's workers speak nothing else; a program may.
     let allowsUpgrade = request.upgrade != nil && !endpoint.version.isHandler
     HeadWriter.write(
-      request, target: exchange.target, framing: framing, passesUpgrade: allowsUpgrade, extra: requestFields,
+      request, target: target, framing: framing, passesUpgrade: allowsUpgrade, extra: requestFields,
       into: &head)
     if isCoalesced {
       for bytes in held { head.writeImmutableBuffer(bytes) }
@@ -302,7 +313,7 @@ final class Invocation {
     guard runBegan.nanoseconds != 0 else { return nil }
     return ArrivalRecord(
       arrival: exchange.arrival.nanoseconds, waited: runBegan.nanoseconds - exchange.arrival.nanoseconds,
-      duration: now.nanoseconds - runBegan.nanoseconds, wasCold: kind == .cold || kind == .zygote)
+      duration: now.nanoseconds - runBegan.nanoseconds, wasCold: waitedForStart)
   }
 
   var stamp: ResponseStamp {
@@ -312,7 +323,10 @@ final class Invocation {
     stamp.spawn = timing.spawn.nanoseconds
     stamp.load = timing.load.nanoseconds
     stamp.queue = waited - stamp.spawn - stamp.load
-    if hasRun { stamp.start = kind.rawValue }
+    if hasRun {
+      stamp.start = kind.rawValue
+      if endpoint.model != nil { stamp.modelState = waitedForStart ? "loaded" : "hit" }
+    }
     stamp.execution = executionTime
     return stamp
   }

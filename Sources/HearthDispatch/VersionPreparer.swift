@@ -27,9 +27,11 @@ public final class VersionPreparer: Sendable {
 
   /// Prepares a version, to be released afterwards.
   ///
-  /// - Parameter waits: whether to wait until the zygote has imported its modules, and fail if it cannot.
+  /// - Parameters:
+  ///   - added: models that were added to the function; they go before those of the bundle.
+  ///   - waits: whether to wait until the zygote has imported its modules, and fail if it cannot.
   public func prepare(
-    _ name: FunctionName, _ digest: Digest, overrides: [String: String], waits: Bool = true,
+    _ name: FunctionName, _ digest: Digest, overrides: [String: String], added: [Model] = [], waits: Bool = true,
     progress: @escaping Progress
   ) async throws -> DeployedVersion {
     let spec = try catalog.spec(of: digest)
@@ -42,9 +44,13 @@ public final class VersionPreparer: Sendable {
       }
       return try builtEnvironment(for: spec, in: folder, progress: progress)
     }
-    let version = DeployedVersion(
+    var version = DeployedVersion(
       name: name, digest: digest, spec: spec, policy: try spec.policy.overridden(by: overrides), folder: folder,
       environment: environment, log: log(of: name))
+    if let own = try spec.models(in: folder) {
+      let names = Set(added.map(\.name))
+      version.models = added + own.filter { !names.contains($0.name) }
+    }
     progress("Preparing the interpreter")
     let isPrepared = host.prepare(environment, preload: version.preload)
     do {

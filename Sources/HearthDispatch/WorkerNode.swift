@@ -1,9 +1,11 @@
 import HearthCore
 import HearthScheduler
+import HearthWorker
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import Synchronization
 
 /// The shell around `NodeSchedule`: endpoints ask here before they start a worker, and are told when they may, or that
 /// they are to make room.
@@ -11,23 +13,47 @@ final class WorkerNode: Sendable {
   /// 15 s: how often the memory of all workers is measured, on a thread of its own.
   private static let measureInterval = TimeAmount.seconds(15)
 
+  /// 20 ms: how soon after its first request a worker is measured; those that come together are measured together.
+  private static let firstMeasureDelay = TimeAmount.milliseconds(20)
+
   private struct State {
     var schedule: NodeSchedule
     var owners: [WorkerID: FunctionEndpoint] = [:]
     var alarm = Alarm()
     var isMeasuring = false
+    /// Endpoints with a worker that has served its first request.
+    var unmeasured: [FunctionEndpoint] = []
+    var evictions = EvictionCounts()
   }
 
+  /// How often workers made room for others, and how long they had been idle.
+  struct EvictionCounts: Sendable {
+    var idle = 0
+    var inUse = 0
+    var idleTime = Duration.zero
+  }
+
+  private let host: any WorkerHost
   private let clock: any HearthClock
   private let timers: any EventLoop
   private let logger: Logger
   private let state: NIOLockedValueBox<State>
+  /// Whether something waits for memory, for those who could make room: they ask without a lock.
+  private let isShort = Atomic(false)
+  /// The cache's clock as each request notes it, in the bits of its two numbers.
+  private let inflation = Atomic<UInt64>(0)
+  private let turnovers = Atomic<UInt64>(0)
 
-  init(memory: ByteSize, startsMax: Int, clock: any HearthClock, timers: any EventLoop, logger: Logger) {
+  init(
+    _ limits: NodeLimits, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop, logger: Logger
+  ) {
+    self.host = host
     self.clock = clock
     self.timers = timers
     self.logger = logger
-    state = NIOLockedValueBox(State(schedule: NodeSchedule(memory: memory.bytes, startsMax: startsMax)))
+    state = NIOLockedValueBox(
+      State(schedule: NodeSchedule(memory: limits.memory.bytes, startsMax: limits.startsMax, eviction: limits.eviction))
+    )
     timers.scheduleRepeatedTask(initialDelay: WorkerNode.measureInterval, delay: WorkerNode.measureInterval) {
       [weak self] task in
       guard let self else { return task.cancel() }
@@ -37,12 +63,10 @@ final class WorkerNode: Sendable {
 
   /// An endpoint wants to start a worker. `startGranted` or `startRefused` follows, now or later.
   func ask(_ id: WorkerID, for endpoint: FunctionEndpoint, _ urgency: NodeSchedule.Urgency) {
-    let version = endpoint.version
+    let demand = endpoint.demand(urgency)
     decide { state, now in
       state.owners[id] = endpoint
-      return state.schedule.startAsked(
-        id, of: version.name, version: endpoint.number, declared: version.spec.resources.memory?.bytes, urgency,
-        now: now)
+      return state.schedule.startAsked(id, of: endpoint.owner, demand, now: now)
     }
   }
 
@@ -68,6 +92,48 @@ final class WorkerNode: Sendable {
     }
   }
 
+  /// A worker's load found less memory than it needed. Returns the reason with the numbers.
+  func ranOut(_ id: WorkerID, _ reason: String) -> String {
+    state.withLockedValue { state in
+      let reserved = ByteSize(bytes: state.schedule.bytes(of: id)).rounded
+      state.schedule.workerRanOut(id)
+      let used = ByteSize(bytes: state.schedule.granted).rounded
+      let budget = ByteSize(bytes: state.schedule.memory).rounded
+      return "\(reason) (\(reserved) were reserved for it, \(used) of \(budget) are in use)"
+    }
+  }
+
+  /// How far the cache has come.
+  var cache: CacheClock {
+    CacheClock(
+      inflation: Double(bitPattern: inflation.load(ordering: .relaxed)),
+      turnovers: Double(bitPattern: turnovers.load(ordering: .relaxed)))
+  }
+
+  /// A worker has finished a request: if something waits for memory and the worker is idle now, it may make room.
+  func workerMayBeIdle() {
+    guard isShort.load(ordering: .relaxed) else { return }
+    decide { $0.schedule.workerFellIdle(now: $1) }
+  }
+
+  /// An endpoint's worker has served its first request: its memory can be measured.
+  func measureSoon(_ endpoint: FunctionEndpoint) {
+    let isFirst = state.withLockedValue { state in
+      state.unmeasured.append(endpoint)
+      return state.unmeasured.count == 1
+    }
+    guard isFirst else { return }
+    timers.scheduleTask(in: WorkerNode.firstMeasureDelay) { [self] in
+      NIOThreadPool.singleton.submit { [self] _ in
+        let endpoints = state.withLockedValue { state in
+          defer { state.unmeasured = [] }
+          return state.unmeasured
+        }
+        for endpoint in endpoints { endpoint.measureWorkers() }
+      }
+    }
+  }
+
   /// A worker's memory was measured.
   func measured(_ id: WorkerID, _ bytes: Int64) {
     decide { $0.schedule.workerMeasured(id, bytes: bytes, now: $1) }
@@ -77,7 +143,15 @@ final class WorkerNode: Sendable {
   func memory(of id: WorkerID) -> ByteSize { state.withLockedValue { ByteSize(bytes: $0.schedule.bytes(of: id)) } }
 
   private func decide(_ fact: (inout State, HearthInstant) -> [NodeSchedule.Action]) {
-    for action in state.withLockedValue({ fact(&$0, clock.now) }) { perform(action) }
+    let actions = state.withLockedValue { state in
+      defer {
+        isShort.store(state.schedule.isShort, ordering: .relaxed)
+        inflation.store(state.schedule.cache.inflation.bitPattern, ordering: .relaxed)
+        turnovers.store(state.schedule.cache.turnovers.bitPattern, ordering: .relaxed)
+      }
+      return fact(&state, clock.now)
+    }
+    for action in actions { perform(action) }
   }
 
   private func perform(_ action: NodeSchedule.Action) {
@@ -91,7 +165,7 @@ final class WorkerNode: Sendable {
       guard let asker = owner(of: id) else { return }
       reclaim(state.withLockedValue { $0.schedule.missing(for: id) }, for: asker)
     case .reclaimExcess(let bytes): reclaim(bytes, for: nil)
-    case .yield(let names, let id): yield(names, for: id)
+    case .yield(let owners, let id): yield(owners, for: id)
     case .wake(let instant):
       state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
     }
@@ -108,31 +182,49 @@ final class WorkerNode: Sendable {
   private func reclaim(_ bytes: Int64, for asker: FunctionEndpoint?) {
     guard bytes > 0 else { return }
     var owners: [WorkerID: FunctionEndpoint] = [:]
-    var candidates: [NodeSchedule.Candidate] = []
+    var candidates: [Eviction.Candidate] = []
+    var next: HearthInstant?
     for endpoint in endpoints where endpoint !== asker {
-      for (id, idle) in endpoint.reclaimable() {
-        owners[id] = endpoint
-        candidates.append(NodeSchedule.Candidate(id: id, idle: idle, bytes: memory(of: id).bytes))
+      let found = endpoint.reclaimable()
+      next = [next, found.next].compactMap(\.self).min()
+      for var candidate in found.candidates {
+        owners[candidate.id] = endpoint
+        candidate.bytes = memory(of: candidate.id).bytes
+        candidates.append(candidate)
       }
     }
-    for id in NodeSchedule.victims(among: candidates, bytes: bytes, mustSuffice: asker != nil) {
-      guard let endpoint = owners[id], endpoint.reclaim(id) else { continue }
-      logger.debug("idle worker makes room", metadata: ["worker": "\(id)"])
-      state.withLockedValue { $0.schedule.workerLeaves(id) }
+    let victims = state.withLockedValue { [candidates] in
+      $0.schedule.victims(among: candidates, bytes: bytes, mustSuffice: asker != nil)
     }
+    for victim in victims {
+      guard let endpoint = owners[victim.id], endpoint.reclaim(victim.id) else { continue }
+      logger.debug("idle worker makes room", metadata: ["worker": "\(victim.id)"])
+      state.withLockedValue { state in
+        state.schedule.workerEvicted(victim)
+        state.evictions.idle += 1
+        state.evictions.idleTime += victim.idle
+      }
+    }
+    if victims.isEmpty, let next { decide { state, _ in state.schedule.roomExpected(at: next) } }
   }
 
-  private func yield(_ names: [FunctionName], for asking: WorkerID) {
+  private func yield(_ owners: [WorkerOwner], for asking: WorkerID) {
     guard let asker = owner(of: asking) else { return }
-    let endpoints = endpoints
-    for name in names {
-      for endpoint in endpoints where endpoint.version.name == name && endpoint !== asker {
-        guard let id = endpoint.yieldWorker(toSuccessor: name == asker.version.name) else { continue }
-        logger.info("worker makes room for a function that waits", metadata: ["worker": "\(id)"])
-        return state.withLockedValue { $0.schedule.workerLeaves(id) }
+    let endpoints = Dictionary(endpoints.map { ($0.owner, $0) }) { one, _ in one }
+    var next: HearthInstant?
+    for owner in owners {
+      guard let endpoint = endpoints[owner], endpoint !== asker else { continue }
+      switch endpoint.yieldWorker(toSuccessor: owner.isSucceeded(by: asker.owner)) {
+      case .none(let until): next = [next, until].compactMap(\.self).min()
+      case .yielded(let id, _):
+        logger.info("worker makes room for one that waits", metadata: ["worker": "\(id)"])
+        return state.withLockedValue { state in
+          state.schedule.workerLeaves(id)
+          state.evictions.inUse += 1
+        }
       }
     }
-    decide { $0.schedule.roomDenied(for: asking, now: $1) }
+    decide { [next] in $0.schedule.roomDenied(for: asking, until: next, now: $1) }
   }
 
   private func alarmRang() {
@@ -149,7 +241,23 @@ final class WorkerNode: Sendable {
     let endpoints = endpoints
     NIOThreadPool.singleton.submit { [self] _ in
       for endpoint in endpoints { endpoint.measureWorkers() }
+      let overhead = host.overhead
+      decide { $0.schedule.overheadMeasured(overhead.bytes, now: $1) }
       state.withLockedValue { $0.isMeasuring = false }
     }
+  }
+}
+
+/// What the workers of a node may take together, and who makes room.
+public struct NodeLimits: Sendable {
+  public var memory: ByteSize
+  /// Workers that may be starting at once.
+  public var startsMax: Int
+  public var eviction: Eviction
+
+  public init(memory: ByteSize, startsMax: Int, eviction: Eviction = .lru) {
+    self.memory = memory
+    self.startsMax = startsMax
+    self.eviction = eviction
   }
 }

@@ -1,13 +1,15 @@
 import NIOCore
 
-/// What the gateway says of an answer, as header fields: `Hearth-Request-Id`, `Hearth-Version`, `Hearth-Start` and
-/// `Server-Timing` (W3C Server Timing; milliseconds).
+/// What the gateway says of an answer, as header fields: `Hearth-Request-Id`, `Hearth-Version`, `Hearth-Start`,
+/// `Hearth-Model-State` and `Server-Timing` (W3C Server Timing; milliseconds).
 public struct ResponseStamp: Sendable {
   public var requestID: String
   /// The short digest of the version that answered.
   public var version: String
   /// How the worker came up; nil when none took the request.
   public var start: String?
+  /// Whether the model was there: `hit` or `loaded`; nil where the function is not one of many models.
+  public var modelState: String?
   /// How long the request waited for anything but the start of its worker, in nanoseconds.
   public var queue: Int64 = 0
   /// How long its worker took to exist, and to load, in nanoseconds; 0 when it was there already.
@@ -30,6 +32,10 @@ public struct ResponseStamp: Sendable {
     if let start {
       buffer.writeStaticString("\r\nhearth-start: ")
       buffer.writeString(start)
+    }
+    if let modelState {
+      buffer.writeStaticString("\r\nhearth-model-state: ")
+      buffer.writeString(modelState)
     }
     buffer.writeStaticString("\r\nserver-timing: queue;dur=")
     ResponseStamp.writeMilliseconds(queue, into: &buffer)

@@ -13,6 +13,11 @@ public struct Replay {
     public var workersMemory: ByteSize?
     /// How many workers may be starting at once; nil is no limit.
     public var startsMax: Int?
+    /// Which idle workers make room for others.
+    public var eviction = Eviction.lru
+    /// Whether starts and requests take no time, so that each request is done before the next comes and the memory
+    /// alone decides what starts.
+    public var isInstant = false
     /// Into how many parts of equal length the report's timeline cuts the trace.
     public var timelineParts = 240
 
@@ -72,7 +77,8 @@ public struct Replay {
         name: try! FunctionName("f\(index)"), bytes: (function.memory ?? options.workerMemory).bytes)
     }
     node = NodeSchedule(
-      memory: options.workersMemory?.bytes ?? Int64.max / 4, startsMax: options.startsMax ?? Int.max)
+      memory: options.workersMemory?.bytes ?? Int64.max / 4, startsMax: options.startsMax ?? Int.max,
+      eviction: options.eviction)
     report = ReplayReport(length: trace.length, timelineParts: options.timelineParts)
   }
 
@@ -126,7 +132,7 @@ public struct Replay {
     functions[index].outcome.requests += 1
     waiting += 1
     report.timeline.addRequest(at: now)
-    take(functions[index].schedule.invocationArrived(InvocationID(UInt64(number)), now: now), index)
+    take(functions[index].schedule.invocationArrived(InvocationID(UInt64(number)), cache: node.cache, now: now), index)
   }
 
   private mutating func perform(_ event: Event) {
@@ -138,6 +144,7 @@ public struct Replay {
       let index = Replay.function(of: worker)
       let id = InvocationID(UInt64(number))
       take(functions[index].schedule.invocationFinished(id, on: worker, now: now), index)
+      take(node.workerFellIdle(now: now))
     case .ready(let id):
       guard self[id] != nil else { return }
       let index = Replay.function(of: id)
@@ -183,7 +190,8 @@ public struct Replay {
       report.timeline.addColdStart(at: now)
     }
     report.addWait(arrival.at.duration(to: now))
-    events.add(.finish(Int32(id.rawValue), worker), at: now.advanced(by: .nanoseconds(arrival.duration)))
+    let duration = options.isInstant ? .zero : Duration.nanoseconds(arrival.duration)
+    events.add(.finish(Int32(id.rawValue), worker), at: now.advanced(by: duration))
   }
 
   private mutating func refuse(_ id: InvocationID, _ index: Int) {
@@ -198,7 +206,7 @@ public struct Replay {
     if reason == .prewarm { report.prewarms += 1 }
     functions[index].workers.append(Worker(since: now))
     let (name, bytes) = (functions[index].name, functions[index].bytes)
-    take(node.startAsked(id, of: name, declared: bytes, reason.urgency, now: now))
+    take(node.startAsked(id, of: WorkerOwner(function: name), .init(declared: bytes, reason.urgency), now: now))
   }
 
   private mutating func end(_ id: WorkerID, _ index: Int) {
@@ -218,13 +226,14 @@ public struct Replay {
         self[id]!.since = now
         report.noteAlive(node.workerCount)
         take(functions[index].schedule.workerStartBegan(id, now: now), index)
-        events.add(.ready(id), at: now.advanced(by: options.startTime))
+        events.add(.ready(id), at: now.advanced(by: options.isInstant ? .zero : options.startTime))
       case .refuse(let id, _):
         guard self[id] != nil else { continue }
         let index = Replay.function(of: id)
         self[id] = nil
         take(
-          functions[index].schedule.workerFailedToStart(id, reason: "it is larger than the node", now: now), index)
+          functions[index].schedule.workerFailedToStart(id, .tooLarge, reason: "it is larger than the node", now: now),
+          index)
       case .reclaim(let id): reclaim(node.missing(for: id), for: Replay.function(of: id))
       case .reclaimExcess: preconditionFailure("simulated workers take what was expected")
       case .yield(let names, let id): yield(names, for: id)
@@ -238,30 +247,39 @@ public struct Replay {
 
   private mutating func reclaim(_ bytes: Int64, for asking: Int) {
     guard bytes > 0 else { return }
-    var candidates: [NodeSchedule.Candidate] = []
+    var candidates: [Eviction.Candidate] = []
+    var next: HearthInstant?
     for index in functions.indices
     where functions[index].schedule.workerCount > 0 && index != asking {
-      candidates += functions[index].schedule.reclaimable(now: now).map {
-        NodeSchedule.Candidate(id: $0.id, idle: $0.idle, bytes: node.bytes(of: $0.id))
+      let found = functions[index].schedule.reclaimable(now: now)
+      next = [next, found.next].compactMap(\.self).min()
+      for var candidate in found.candidates {
+        candidate.bytes = node.bytes(of: candidate.id)
+        candidates.append(candidate)
       }
     }
-    for id in NodeSchedule.victims(among: candidates, bytes: bytes) {
-      let index = Replay.function(of: id)
-      node.workerLeaves(id)
+    let victims = node.victims(among: candidates, bytes: bytes)
+    for victim in victims {
+      node.workerEvicted(victim)
       report.reclaimed += 1
-      take(functions[index].schedule.workerReclaimed(id, now: now), index)
+      let index = Replay.function(of: victim.id)
+      take(functions[index].schedule.workerReclaimed(victim.id, now: now), index)
     }
+    if victims.isEmpty, let next { take(node.roomExpected(at: next)) }
   }
 
-  private mutating func yield(_ names: [FunctionName], for id: WorkerID) {
-    for name in names {
-      guard let index = functions.firstIndex(where: { $0.name == name }),
-        let (worker, actions) = functions[index].schedule.workerYielded(now: now)
-      else { continue }
-      node.workerLeaves(worker)
-      return take(actions, index)
+  private mutating func yield(_ owners: [WorkerOwner], for id: WorkerID) {
+    var next: HearthInstant?
+    for owner in owners {
+      guard let index = functions.firstIndex(where: { $0.name == owner.function }) else { continue }
+      switch functions[index].schedule.workerYielded(now: now) {
+      case .none(let until): next = [next, until].compactMap(\.self).min()
+      case .yielded(let worker, let actions):
+        node.workerLeaves(worker)
+        return take(actions, index)
+      }
     }
-    take(node.roomDenied(for: id, now: now))
+    take(node.roomDenied(for: id, until: next, now: now))
   }
 
   /// Books what a worker did since it was last looked at.

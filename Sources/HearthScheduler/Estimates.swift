@@ -21,11 +21,14 @@ struct LoadFailures: Sendable {
   private(set) var count = 0
   private(set) var reason = ""
   private(set) var retryAt: HearthInstant?
+  private var kind = FunctionSchedule.StartFailure.failed
 
   var isRemembered: Bool { count >= FunctionSchedule.loadAttemptsMax }
 
-  mutating func record(_ reason: String, now: HearthInstant) {
-    count += 1
+  mutating func record(_ kind: FunctionSchedule.StartFailure, _ reason: String, now: HearthInstant) {
+    // What is larger than the whole budget stays so.
+    count = kind == .tooLarge ? FunctionSchedule.loadAttemptsMax : count + 1
+    self.kind = kind
     self.reason = reason
     let pause =
       isRemembered
@@ -36,4 +39,10 @@ struct LoadFailures: Sendable {
   mutating func clear() { self = LoadFailures() }
 
   func allowsStart(now: HearthInstant) -> Bool { retryAt.map { $0 <= now } ?? true }
+
+  /// What to tell a request that waits for a start in vain.
+  func rejection(now: HearthInstant) -> FunctionSchedule.Rejection {
+    guard kind == .failed else { return .memoryExhausted(reason: reason) }
+    return .loadFailed(reason: reason, retryAfter: retryAt.map { max(.zero, now.duration(to: $0)) } ?? .zero)
+  }
 }

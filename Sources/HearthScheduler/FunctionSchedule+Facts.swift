@@ -8,12 +8,15 @@ extension FunctionSchedule {
   ///   - wasAnnounced: whether `invocationAnnounced` was said of it.
   ///   - lane: which connection to a worker it would take. Only requests of one lane are sent behind one another, since
   ///     only then is it known which of them a worker that dies had begun.
+  ///   - cache: how far its node's cache has come.
   public mutating func invocationArrived(
-    _ id: InvocationID, isWhole: Bool = true, lane: Int = 0, wasAnnounced: Bool = false, now: HearthInstant
+    _ id: InvocationID, isWhole: Bool = true, lane: Int = 0, wasAnnounced: Bool = false,
+    cache: CacheClock = CacheClock(), now: HearthInstant
   ) -> [Action] {
     elapse(to: now)
     if wasAnnounced { announcedCount -= 1 }
     if isRetired { return [.reject(id, .retired)] }
+    usage.requested(cache, now: now)
     endRest(now: now)
     let waiting = Waiting(id: id, arrival: now, isWhole: isWhole, lane: lane)
     if queue.isEmpty {
@@ -29,8 +32,7 @@ extension FunctionSchedule {
     }
     // A remembered failure gives way to one more attempt once it has been remembered for long enough.
     if loadFailures.isRemembered, poolSize == 0, !loadFailures.allowsStart(now: now) {
-      let retryAfter = now.duration(to: loadFailures.retryAt ?? now)
-      actions.append(.reject(id, .loadFailed(reason: loadFailures.reason, retryAfter: retryAfter)))
+      actions.append(.reject(id, loadFailures.rejection(now: now)))
       return takeActions()
     }
     if queue.count >= max(policy.queueLengthMax, 0), !(queue.isEmpty && policy.queueLengthMax == 0 && poolSize == 0) {
@@ -156,21 +158,32 @@ extension FunctionSchedule {
     elapse(to: now)
     guard let began = workers[id]?.state.startBegan else { return [] }
     startEstimate.observe(began.duration(to: now))
+    usage.loaded(in: began.duration(to: now))
+    hasRunOut = false
     transition(id, to: .ready, now: now)
+    workers[id]?.readyAt = now
     workers[id]?.idleSince = now
     settle(id, now: now)
     recover(now: now)
     return takeActions()
   }
 
-  /// A worker ended before it became ready, for the reason given.
-  public mutating func workerFailedToStart(_ id: WorkerID, reason: String, now: HearthInstant) -> [Action] {
+  /// A worker ended before it became ready, for the reason given. One that ran out of memory is tried once more: its
+  /// node gives the next one more.
+  public mutating func workerFailedToStart(
+    _ id: WorkerID, _ failure: StartFailure = .failed, reason: String, now: HearthInstant
+  ) -> [Action] {
     elapse(to: now)
     guard workers[id]?.state.startBegan != nil else { return workerExited(id, now: now) }
     transition(id, to: nil, now: now)
-    loadFailures.record(reason, now: now)
-    if loadFailures.isRemembered && poolSize == 0 {
-      rejectQueue(.loadFailed(reason: reason, retryAfter: FunctionSchedule.loadFailureMemory))
+    if failure == .ranOut, !hasRunOut {
+      hasRunOut = true
+    } else {
+      hasRunOut = false
+      loadFailures.record(failure, reason, now: now)
+      if poolSize == 0, loadFailures.isRemembered || failure != .failed {
+        rejectQueue(loadFailures.rejection(now: now))
+      }
     }
     recover(now: now)
     return takeActions()
@@ -185,7 +198,7 @@ extension FunctionSchedule {
     // A worker that ends unasked soon after it was ready, without a request, is as bad as one that does not load.
     let livedShortly = worker.idleSince.duration(to: now) < FunctionSchedule.shortLife
     if worker.state == .ready, !worker.hasServed, livedShortly {
-      loadFailures.record("its worker ended as soon as it was ready", now: now)
+      loadFailures.record(.failed, "its worker ended as soon as it was ready", now: now)
     }
     recover(now: now)
     return takeActions()

@@ -8,6 +8,7 @@ extension FunctionSchedule {
     workers[worker]!.hasServed = true
     inFlightCount += 1
     if workers[worker]!.inFlight.count >= policy.concurrencyMax { available.removeAll { $0 == worker } }
+    usage.served(isHit: kind == .hot || kind == .warm)
     actions.append(.run(waiting.id, on: worker, kind))
   }
 
@@ -133,6 +134,7 @@ extension FunctionSchedule {
     workers[worker]!.inFlight.append(Running(waiting: waiting, began: now))
     inFlightCount += 1
     aheadCount += 1
+    usage.served(isHit: true)
     actions.append(.sendAhead(waiting.id, to: worker))
     scheduleRecall(worker)
   }

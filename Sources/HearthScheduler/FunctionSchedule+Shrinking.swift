@@ -107,7 +107,7 @@ extension FunctionSchedule {
   }
 
   /// Gives a worker nothing more; it stops when it has finished what it has, or at the drain deadline.
-  private mutating func drain(_ id: WorkerID, _ reason: StopReason, now: HearthInstant) {
+  mutating func drain(_ id: WorkerID, _ reason: StopReason, now: HearthInstant) {
     note(.stopped(reason), limit: nil, now: now)
     let deadline = now.advanced(by: policy.drainTimeout)
     transition(id, to: .draining(deadline: deadline, reason), now: now)
@@ -118,50 +118,5 @@ extension FunctionSchedule {
     for id in workers.keys.sorted() {
       if case .draining(let deadline, _) = workers[id]?.state, deadline <= now { kill(id, .drainTimeout, now: now) }
     }
-  }
-
-  // Room for others.
-
-  /// The idle workers that another function's may take the place of, with how long they have been idle.
-  public mutating func reclaimable(now: HearthInstant) -> [(id: WorkerID, idle: Duration)] {
-    guard !isRetired else { return [] }
-    let idle = available.compactMap { id in
-      workers[id].flatMap { $0.inFlight.isEmpty ? (id: id, idle: $0.idleSince.duration(to: now)) : nil }
-    }
-    return Array(idle.prefix(max(0, poolSize - floor(now: now))))
-  }
-
-  /// Its node needs the memory of an idle worker. Nothing follows if it is not idle any more.
-  public mutating func workerReclaimed(_ id: WorkerID, now: HearthInstant) -> [Action] {
-    elapse(to: now)
-    guard !isRetired, workers[id]?.state == .ready, workers[id]?.inFlight.isEmpty == true else { return [] }
-    stop(id, .reclaimed, now: now)
-    return takeActions()
-  }
-
-  /// Another function has waited too long for memory: one worker finishes what it has and stops. Nil when there is none
-  /// to spare.
-  ///
-  /// - Parameter toSuccessor: whether it is for the next version of the same function, which `min-workers` is meant for
-  ///   as well.
-  public mutating func workerYielded(
-    toSuccessor: Bool = false, now: HearthInstant
-  ) -> (worker: WorkerID, actions: [Action])? {
-    elapse(to: now)
-    guard !isRetired, toSuccessor || poolSize > floor(now: now) else { return nil }
-    let ready = workers.filter { $0.value.state == .ready }
-    // Idle ones first, then the one that has been there for longest.
-    guard let id = ready.min(by: { yieldOrder($0) < yieldOrder($1) })?.key else { return nil }
-    if workers[id]!.inFlight.isEmpty {
-      stop(id, .yielded, now: now)
-    } else {
-      drain(id, .yielded, now: now)
-    }
-    recover(now: now)
-    return (id, takeActions())
-  }
-
-  private func yieldOrder(_ entry: (key: WorkerID, value: Worker)) -> (Int, WorkerID) {
-    (entry.value.inFlight.isEmpty ? 0 : 1, entry.key)
   }
 }

@@ -108,7 +108,18 @@ public struct FunctionSchedule: Sendable {
     case queueFull(length: Int, retryAfter: Duration)
     case coldStartTimeout(Duration)
     case loadFailed(reason: String, retryAfter: Duration)
+    /// A worker does not fit, with the numbers.
+    case memoryExhausted(reason: String)
     case retired
+  }
+
+  /// Why a worker did not become ready.
+  public enum StartFailure: Hashable, Sendable {
+    case failed
+    /// Its load found less memory than it needed.
+    case ranOut
+    /// It is larger than the whole budget.
+    case tooLarge
   }
 
   /// How a worker is started, decided by its function.
@@ -162,6 +173,8 @@ public struct FunctionSchedule: Sendable {
     }
 
     var state: State
+    /// When it became ready.
+    var readyAt = HearthInstant(nanoseconds: 0)
     /// Invocations on this worker: at most `concurrencyMax` and those sent ahead.
     var inFlight = InFlight()
     var idleSince: HearthInstant
@@ -224,6 +237,9 @@ public struct FunctionSchedule: Sendable {
   /// How many requests a worker is sent ahead of the one it has.
   var aheadDepth = 0
   var loadFailures = LoadFailures()
+  /// Whether the last load found too little memory, and is tried once more.
+  public internal(set) var hasRunOut = false
+  public internal(set) var usage = Usage()
 
   /// How far the traffic's integral, and with it everything that follows from time, has come.
   var time = HearthInstant(nanoseconds: 0)

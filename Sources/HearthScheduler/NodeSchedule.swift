@@ -26,50 +26,52 @@ public struct NodeSchedule: Sendable {
     case grant(WorkerID)
     /// The worker can never start: it is larger than the whole budget.
     case refuse(WorkerID, bytes: Int64)
-    /// Stop idle workers, as `victims` chooses them, that hold what is `missing(for:)` this worker: none of its own
-    /// version's.
+    /// Stop idle workers, as `Eviction` chooses them, that hold what is `missing(for:)` this worker: none of its own
+    /// version's or model's. `roomExpected` is the answer if some may not be stopped yet.
     case reclaim(for: WorkerID)
     /// Workers take more than the budget: stop idle ones that hold this much, or as many as there are.
     case reclaimExcess(Int64)
-    /// Let a worker of the first of these functions that has one to spare finish its requests and stop, to make room
-    /// for this one. `roomDenied` is the answer if none has.
-    case yield([FunctionName], for: WorkerID)
+    /// Let a worker of the first of these owners that has one to spare finish its requests and stop, to make room for
+    /// this one. `roomDenied` is the answer if none has.
+    case yield([WorkerOwner], for: WorkerID)
     /// Call `timeReached` at this instant.
     case wake(HearthInstant)
   }
 
-  /// A worker that could be stopped, as its function sees it.
-  public struct Candidate: Sendable {
-    public let id: WorkerID
-    public let idle: Duration
-    public let bytes: Int64
+  /// What a worker is asked for with.
+  public struct Demand: Sendable {
+    /// Its memory as its author declares it; nil: as others of its owner were measured, or else as predicted.
+    public var declared: Int64?
+    /// Its memory as the sizes of its files let expect; nil where there are none.
+    public var predicted: Int64?
+    /// What it takes at the very least, whatever was measured: the size of its files.
+    public var least: Int64 = 0
+    public var urgency = Urgency.demand
+    /// How long it may be passed over before its turn comes regardless, and before those in use must make room.
+    public var patience = NodeSchedule.patience
+    /// Of those in use, the ones of lowest priority make room first.
+    public var priority = 0
 
-    public init(id: WorkerID, idle: Duration, bytes: Int64) {
-      self.id = id
-      self.idle = idle
-      self.bytes = bytes
+    public init(declared: Int64? = nil, predicted: Int64? = nil, _ urgency: Urgency = .demand) {
+      self.declared = declared
+      self.predicted = predicted
+      self.urgency = urgency
     }
   }
 
-  /// One version of a function: the one before may make room for the next.
-  private struct Owner: Hashable {
-    let function: FunctionName
-    let version: Int
-  }
-
-  private struct Ask {
+  struct Ask {
     let id: WorkerID
-    let owner: Owner
-    let declared: Int64?
-    var urgency: Urgency
+    let owner: WorkerOwner
+    var demand: Demand
     var asked: HearthInstant
     /// Nobody could make room: until then it holds up no others.
     var hopelessUntil: HearthInstant?
   }
 
-  private struct Grant {
-    let owner: Owner
+  struct Grant {
+    let owner: WorkerOwner
     var bytes: Int64
+    let priority: Int
     let at: HearthInstant
     /// Whether it counts against `startsMax`.
     var isStarting = true
@@ -79,47 +81,69 @@ public struct NodeSchedule: Sendable {
 
   /// 256 MiB: a worker's memory until one of its function has been measured, where nothing is declared.
   public static let bytesUnknown: Int64 = 256 << 20
-  /// 30 s: how long a function without a worker is passed over before its turn comes regardless, and before others must
-  /// make room for it.
+  /// 16 MiB: the least by which the memory of one that had too little is raised.
+  static let ranOutMin: Int64 = 16 << 20
+  /// 30 s: how long a function or model without a worker is passed over before its turn comes regardless, and before
+  /// others must make room for it.
   public static let patience = Duration.seconds(30)
-  /// 2 s: for how long a start counts. Later it mostly waits for a disk or a device, and must not keep others away.
-  static let startTime = Duration.seconds(2)
+  /// 2 s: for how long a start counts. Later it mostly waits for a disk, and must not keep others away.
+  public static let startTime = Duration.seconds(2)
   /// 16: for how many asks room is made at a time.
   static let roomsMax = 16
   /// 100 ms: how often busy workers are looked at again while something waits for memory.
   static let retry = Duration.milliseconds(100)
+  /// 1 ms: how often workers that fall idle are looked at while something waits for memory.
+  static let idleRetry = Duration.milliseconds(1)
 
   public let memory: Int64
   public let startsMax: Int
-  private var asks: [Ask] = []
-  private var grants: [WorkerID: Grant] = [:]
-  private var startingBy: [FunctionName: Int] = [:]
-  private var grantedTo: [Owner: Int] = [:]
-  /// The largest worker of each version that was measured.
-  private var measured: [Owner: Int64] = [:]
+  /// For how long a start counts against `startsMax`; nil: until the worker is ready.
+  let startTime: Duration?
+  var asks: [Ask] = []
+  var grants: [WorkerID: Grant] = [:]
+  var startingBy: [WorkerOwner: Int] = [:]
+  var grantedTo: [WorkerOwner: Int] = [:]
+  /// The largest worker of each owner that was measured, or had too little.
+  var measured: [WorkerOwner: Int64] = [:]
   /// Asks that became urgent before they came.
   private var hurried: Set<WorkerID> = []
-  public private(set) var granted: Int64 = 0
-  public private(set) var startingCount = 0
-  private var yielded: HearthInstant?
+  /// What the gateway's own processes take that no worker is charged with.
+  public private(set) var overhead: Int64 = 0
+  public internal(set) var granted: Int64 = 0
+  public internal(set) var startingCount = 0
+  var yielded: HearthInstant?
   private var nextWake: HearthInstant?
+  var lastLook = HearthInstant(nanoseconds: .min)
+  public let eviction: Eviction
+  public internal(set) var cache = CacheClock()
+  /// Whether something that is wanted now waits for memory.
+  public internal(set) var isShort = false
 
   /// - Parameters:
   ///   - memory: bytes that workers may use in all.
   ///   - startsMax: workers that may be starting at once.
-  public init(memory: Int64, startsMax: Int) {
+  ///   - startTime: for how long a start counts against `startsMax`; nil: until the worker is ready.
+  ///   - eviction: which idle workers make room.
+  public init(
+    memory: Int64, startsMax: Int, startTime: Duration? = NodeSchedule.startTime, eviction: Eviction = .lru
+  ) {
+    self.eviction = eviction
     self.memory = memory
     self.startsMax = startsMax
+    self.startTime = startTime
   }
 
   public var waitingCount: Int { asks.count }
   /// Workers starting and started.
   public var workerCount: Int { grants.count }
+  /// Bytes that are granted and not about to be free, and the overhead.
+  var held: Int64 { granted + overhead - leavingBytes }
 
   /// What a worker takes: as declared, else as others of its version were measured, else a guess. What is not declared
   /// is never taken to be more than the budget, since that would keep the function from ever being measured again.
-  private func expectedBytes(of ask: Ask) -> Int64 {
-    ask.declared ?? min(measured[ask.owner] ?? NodeSchedule.bytesUnknown, memory)
+  func expectedBytes(of ask: Ask) -> Int64 {
+    if let declared = ask.demand.declared { return max(declared, 0) }
+    return min(measured[ask.owner] ?? ask.demand.predicted ?? NodeSchedule.bytesUnknown, max(0, memory - overhead))
   }
 
   public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
@@ -129,17 +153,16 @@ public struct NodeSchedule: Sendable {
     asks.first { $0.id == id }.map(missing) ?? 0
   }
 
-  private func missing(for ask: Ask) -> Int64 { max(0, granted + expectedBytes(of: ask) - memory - leavingBytes) }
+  func missing(for ask: Ask) -> Int64 { max(0, held + expectedBytes(of: ask) - memory) }
 
   // Facts.
 
   public mutating func startAsked(
-    _ id: WorkerID, of function: FunctionName, version: Int = 0, declared bytes: Int64?, _ urgency: Urgency,
-    now: HearthInstant
+    _ id: WorkerID, of owner: WorkerOwner, _ demand: Demand, now: HearthInstant
   ) -> [Action] {
-    let urgency = hurried.remove(id) == nil ? urgency : .demand
-    let owner = Owner(function: function, version: version)
-    asks.append(Ask(id: id, owner: owner, declared: bytes, urgency: urgency, asked: now))
+    var demand = demand
+    if hurried.remove(id) != nil { demand.urgency = .demand }
+    asks.append(Ask(id: id, owner: owner, demand: demand, asked: now))
     return pump(now: now)
   }
 
@@ -150,16 +173,36 @@ public struct NodeSchedule: Sendable {
       if grants[id] == nil { hurried.insert(id) }
       return []
     }
-    asks[index].urgency = .demand
+    asks[index].demand.urgency = .demand
     asks[index].asked = now
     return pump(now: now)
   }
 
-  /// No function could make room for an ask. It is tried again later, and lets others pass meanwhile.
-  public mutating func roomDenied(for id: WorkerID, now: HearthInstant) -> [Action] {
+  /// Nobody could make room for an ask. It is tried again later, and lets others pass meanwhile.
+  ///
+  /// - Parameter until: when somebody can; nil: when the ask's patience has passed once more.
+  public mutating func roomDenied(for id: WorkerID, until: HearthInstant? = nil, now: HearthInstant) -> [Action] {
     yielded = nil
     guard let index = asks.firstIndex(where: { $0.id == id }) else { return [] }
-    asks[index].hopelessUntil = now.advanced(by: NodeSchedule.patience)
+    asks[index].hopelessUntil = until ?? now.advanced(by: asks[index].demand.patience)
+    var actions = pump(now: now)
+    if let until { wake(at: until, &actions) }
+    return actions
+  }
+
+  /// Some idle workers keep their memory for a while yet: the next can be stopped at this instant.
+  public mutating func roomExpected(at instant: HearthInstant) -> [Action] {
+    var actions: [Action] = []
+    wake(at: instant, &actions)
+    return actions
+  }
+
+  /// A worker has nothing to do any more: it may make room.
+  public mutating func workerFellIdle(now: HearthInstant) -> [Action] {
+    guard isShort else { return [] }
+    guard lastLook.advanced(by: NodeSchedule.idleRetry) <= now else {
+      return roomExpected(at: lastLook.advanced(by: NodeSchedule.idleRetry))
+    }
     return pump(now: now)
   }
 
@@ -188,14 +231,42 @@ public struct NodeSchedule: Sendable {
     return pump(now: now)
   }
 
+  /// A granted worker got less memory than its load needed: the next of its owner is to get half as much again.
+  public mutating func workerRanOut(_ id: WorkerID) {
+    guard let grant = grants[id] else { return }
+    measured[grant.owner] = min(memory - overhead, grant.bytes + max(grant.bytes / 2, NodeSchedule.ranOutMin))
+  }
+
+  /// What the gateway's own processes take, workers left out.
+  public mutating func overheadMeasured(_ bytes: Int64, now: HearthInstant) -> [Action] {
+    overhead = max(0, bytes)
+    return excess() + pump(now: now)
+  }
+
   /// A worker's memory was measured. It counts from now on, for this one and for those to come.
   public mutating func workerMeasured(_ id: WorkerID, bytes: Int64, now: HearthInstant) -> [Action] {
     guard let grant = grants[id] else { return [] }
     measured[grant.owner] = max(bytes, measured[grant.owner] ?? 0)
     granted += bytes - grant.bytes
     grants[id]!.bytes = bytes
-    let excess = granted - leavingBytes - memory
-    return (excess > 0 ? [.reclaimExcess(excess)] : []) + pump(now: now)
+    return excess() + pump(now: now)
+  }
+
+  private func excess() -> [Action] { held > memory ? [.reclaimExcess(held - memory)] : [] }
+
+  /// The idle workers to stop for this much memory: as few as it takes.
+  ///
+  /// - Parameter mustSuffice: whether to stop none if all together do not suffice.
+  public func victims(
+    among candidates: [Eviction.Candidate], bytes: Int64, mustSuffice: Bool = true
+  ) -> [Eviction.Candidate] {
+    eviction.victims(among: candidates, bytes: bytes, mustSuffice: mustSuffice, cache)
+  }
+
+  /// An idle worker was told to make room.
+  public mutating func workerEvicted(_ victim: Eviction.Candidate) {
+    workerLeaves(victim.id)
+    if !eviction.isStale(victim, cache) { cache.inflation = max(cache.inflation, victim.worth) }
   }
 
   /// A worker was told to make room.
@@ -206,133 +277,17 @@ public struct NodeSchedule: Sendable {
     return pump(now: now)
   }
 
-  private mutating func endStart(_ id: WorkerID) {
+  mutating func endStart(_ id: WorkerID) {
     guard let grant = grants[id], grant.isStarting else { return }
     grants[id]!.isStarting = false
     startingCount -= 1
-    startingBy[grant.owner.function]! -= 1
-    if startingBy[grant.owner.function] == 0 { startingBy[grant.owner.function] = nil }
+    startingBy[grant.owner]! -= 1
+    if startingBy[grant.owner] == 0 { startingBy[grant.owner] = nil }
   }
 
-  // Decisions.
-
-  private var leavingBytes: Int64 { grants.values.reduce(0) { $0 + ($1.isLeaving ? $1.bytes : 0) } }
-
-  /// Grants what may start, in order of turn, and asks for room for what may not.
-  private mutating func pump(now: HearthInstant) -> [Action] {
-    guard !asks.isEmpty else { return [] }
-    expireStarts(now: now)
-    var actions: [Action] = []
-    var isBlocked = false
-    var short = 0
-    asks = asks.sorted { precedes($0, $1, now: now) }
-    var index = 0
-    while index < asks.count, !isBlocked {
-      let ask = asks[index]
-      let bytes = expectedBytes(of: ask)
-      if bytes > memory {
-        asks.remove(at: index)
-        actions.append(.refuse(ask.id, bytes: bytes))
-      } else if startingCount >= startsMax {
-        let oldest = grants.values.lazy.filter(\.isStarting).map(\.at).min() ?? now
-        wake(at: oldest.advanced(by: NodeSchedule.startTime), &actions)
-        break
-      } else if granted + bytes <= memory, ask.urgency != .spare || short == 0 {
-        asks.remove(at: index)
-        grant(ask, bytes, now: now)
-        actions.append(.grant(ask.id))
-        // One more start of this function changes whose turn it is.
-        asks = asks.sorted { precedes($0, $1, now: now) }
-        index = 0
-      } else {
-        // A small one may pass, until the large one has waited long enough.
-        if ask.urgency != .spare {
-          if short < NodeSchedule.roomsMax { actions += makeRoom(for: ask, now: now) }
-          short += 1
-          isBlocked = isDue(ask, now: now)
-        }
-        index += 1
-      }
-    }
-    return actions
-  }
-
-  private mutating func grant(_ ask: Ask, _ bytes: Int64, now: HearthInstant) {
-    grants[ask.id] = Grant(owner: ask.owner, bytes: bytes, at: now)
-    granted += bytes
-    startingCount += 1
-    startingBy[ask.owner.function, default: 0] += 1
-    grantedTo[ask.owner, default: 0] += 1
-  }
-
-  private func isDue(_ ask: Ask, now: HearthInstant) -> Bool {
-    guard ask.urgency == .demand, ask.asked.duration(to: now) >= NodeSchedule.patience else { return false }
-    if let until = ask.hopelessUntil, now < until { return false }
-    return grantedTo[ask.owner] == nil
-  }
-
-  /// Whose turn is first: those that have waited too long in the order they came, then by urgency, then functions with
-  /// the fewest starts under way, then in the order they came.
-  private func precedes(_ left: Ask, _ right: Ask, now: HearthInstant) -> Bool {
-    let (leftIsDue, rightIsDue) = (isDue(left, now: now), isDue(right, now: now))
-    if leftIsDue != rightIsDue { return leftIsDue }
-    if !leftIsDue {
-      if left.urgency != right.urgency { return left.urgency < right.urgency }
-      let (leftStarts, rightStarts) = (startingBy[left.owner.function] ?? 0, startingBy[right.owner.function] ?? 0)
-      if leftStarts != rightStarts { return leftStarts < rightStarts }
-    }
-    return left.asked == right.asked ? left.id < right.id : left.asked < right.asked
-  }
-
-  /// Asks for idle workers to stop, and, for a request that has waited too long, for a busy one to finish and stop.
-  private mutating func makeRoom(for ask: Ask, now: HearthInstant) -> [Action] {
-    var actions: [Action] = []
-    if missing(for: ask) > 0 {
-      actions.append(.reclaim(for: ask.id))
-      let mayYield = yielded.map { $0.duration(to: now) >= NodeSchedule.patience } ?? true
-      if isDue(ask, now: now), mayYield {
-        yielded = now
-        actions.append(.yield(holders(for: ask), for: ask.id))
-      }
-    }
-    wake(at: now.advanced(by: NodeSchedule.retry), &actions)
-    return actions
-  }
-
-  private mutating func wake(at instant: HearthInstant, _ actions: inout [Action]) {
+  mutating func wake(at instant: HearthInstant, _ actions: inout [Action]) {
     if let nextWake, nextWake <= instant { return }
     nextWake = instant
     actions.append(.wake(instant))
-  }
-
-  private mutating func expireStarts(now: HearthInstant) {
-    guard startingCount >= startsMax else { return }
-    for (id, grant) in grants where grant.isStarting && grant.at.duration(to: now) >= NodeSchedule.startTime {
-      endStart(id)
-    }
-  }
-
-  /// Who could make room, those that hold most first; before them an earlier version of the same function.
-  private func holders(for ask: Ask) -> [FunctionName] {
-    var bytes: [FunctionName: Int64] = [:]
-    for grant in grants.values where !grant.isStarting && !grant.isLeaving {
-      if grant.owner != ask.owner { bytes[grant.owner.function, default: 0] += grant.bytes }
-    }
-    let own = bytes.removeValue(forKey: ask.owner.function) == nil ? [] : [ask.owner.function]
-    return own + bytes.keys.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
-  }
-
-  /// The workers to stop for this much memory: those idle for longest, as many as it takes.
-  ///
-  /// - Parameter mustSuffice: whether to stop none if all together do not suffice.
-  public static func victims(among candidates: [Candidate], bytes: Int64, mustSuffice: Bool = true) -> [WorkerID] {
-    var missing = bytes
-    var chosen: [WorkerID] = []
-    for candidate in candidates.sorted(by: { ($0.idle, $1.id) > ($1.idle, $0.id) }) {
-      guard missing > 0 else { break }
-      missing -= candidate.bytes
-      chosen.append(candidate.id)
-    }
-    return mustSuffice && missing > 0 ? [] : chosen
   }
 }

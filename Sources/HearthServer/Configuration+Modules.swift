@@ -1,6 +1,7 @@
 import HearthBundle
 import HearthConfiguration
 import HearthCore
+import HearthDispatch
 import HearthHTTP
 import Logging
 import NIOCore
@@ -9,6 +10,11 @@ import NIOCore
 extension GatewayConfiguration {
   /// One loop for two cores: the other half is the workers'.
   var eventLoopCount: Int { eventLoops > 0 ? eventLoops : max(1, System.coreCount / 2) }
+
+  var nodeLimits: NodeLimits {
+    NodeLimits(
+      memory: workersMemoryBudget, startsMax: startsLimit, eviction: eviction)
+  }
 
   /// What workers may take: as set, or four fifths of what the machine, or the control group, has.
   var workersMemoryBudget: ByteSize { workersMemory ?? ByteSize(bytes: MachineMemory.total.bytes / 5 * 4) }

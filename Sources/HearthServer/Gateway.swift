@@ -40,8 +40,7 @@ public struct Gateway: Sendable {
     let environments = try PythonEnvironments(
       folder: folder.environments, python: configuration.python, variables: ConfigurationFiles.environment)
     let dispatcher = Dispatcher(
-      host: host, workersMemory: configuration.workersMemoryBudget, startsMax: configuration.startsLimit, clock: clock,
-      timers: control.next(), logger: logger)
+      host: host, limits: configuration.nodeLimits, clock: clock, timers: control.next(), logger: logger)
     let arrivals = try ArrivalLog(
       folder: folder.arrivals, clock: clock, timers: control.next(), dispatcher: dispatcher,
       logger: logger)

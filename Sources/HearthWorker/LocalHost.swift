@@ -20,6 +20,8 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   private var claims: [Zygote.Key: Int] = [:]
   private var hasReportedIsolation = false
   private let isolation = NIOLockedValueBox<[String: String]?>(nil)
+  /// The zygotes' processes, for those who measure them from other threads.
+  private let zygotePids = NIOLockedValueBox<[ObjectIdentifier: Int32]>([:])
 
   /// - Parameters:
   ///   - runtime: the folder that holds `hearth_runtime`.
@@ -96,6 +98,11 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     return worker
   }
 
+  public var overhead: ByteSize {
+    let pids = zygotePids.withLockedValue { Array($0.values) }
+    return ByteSize(bytes: pids.compactMap { ProcessMemory.own(of: $0)?.bytes }.reduce(0, +))
+  }
+
   /// Ends every zygote, and with them every worker that still runs.
   public func shutDown() -> EventLoopFuture<Void> {
     loop.submit { [self] in
@@ -112,6 +119,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
       key, runtime: runtime, log: zygoteLog, loop: loop, report: { [self] in dispatch($0) },
       ended: { [self] in ended($0) })
     zygotes[key] = zygote
+    zygotePids.withLockedValue { $0[ObjectIdentifier(zygote)] = zygote.pid }
     zygote.whenSettled { [self, unowned zygote] in reportIsolation(of: zygote) }
     return zygote
   }
@@ -127,6 +135,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   }
 
   private func ended(_ zygote: Zygote) {
+    zygotePids.withLockedValue { $0[ObjectIdentifier(zygote)] = nil }
     for worker in workers.values where worker.zygote === zygote {
       worker.processExited(status: nil, signal: SIGKILL)
     }

@@ -34,6 +34,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private(set) var zygote: Zygote?
   private var state = State.launching
   private var failure: String?
+  private var hasRunOutOfMemory = false
   private var stopWanted = false
   private var goneActions: [() -> Void] = []
   private var processBegan = NIODeadline.now()
@@ -112,7 +113,8 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       worker: id.description, function: plan.function.rawValue, version: plan.version, bundle: plan.bundle,
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
       environment: plan.variables, config: plan.config, directory: directory, hidden: dataFolder, network: plan.network,
-      memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes)
+      memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes,
+      model: plan.model.map { WorkerLaunch.Model(name: $0.name, path: $0.path, bytes: $0.bytes) })
   }
 
   /// Ends a launch that never got a process, or whose process is of no use.
@@ -151,7 +153,11 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     state = .gone
     control.withLockedValue { $0 }?.close()
     try? FileManager.default.removeItem(atPath: directory)
-    observer(self, wasReady ? .exited(description: description) : .failedToStart(reason: failure ?? description))
+    observer(
+      self,
+      wasReady
+        ? .exited(description: description)
+        : .failedToStart(reason: failure ?? description, hasRunOutOfMemory: hasRunOutOfMemory))
     for action in goneActions { action() }
     goneActions = []
   }
@@ -174,7 +180,9 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       // The zygote's word of the start and this one come by different sockets.
       if case .launching = state { state = .starting }
       becomeReady(load: .seconds(loadSeconds))
-    case .failed(_, let message, _): failure = message
+    case .failed(_, let message, _, let isOutOfMemory):
+      failure = message
+      hasRunOutOfMemory = isOutOfMemory
     }
   }
 

@@ -21,6 +21,9 @@ enum ProcessMemory {
     return ByteSize(bytes: total)
   }
 
+  /// The same of the process alone.
+  static func own(of pid: Int32) -> ByteSize? { read(pid).map { ByteSize(bytes: $0) } }
+
   private static func read(_ pid: Int32) -> Int64? {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/smaps_rollup", encoding: .utf8) else { return nil }
     for line in text.split(separator: "\n") where line.hasPrefix("Pss:") {

@@ -6,6 +6,8 @@ import NIOCore
 public protocol WorkerHost: Sendable {
   /// Starts a worker. `observer` gets its events, on a loop of the host's own, until `exited` or `failedToStart`.
   func start(_ plan: WorkerPlan, observer: @escaping WorkerObserver) -> any WorkerHandle
+  /// What the host's own processes take, workers left out. Reads files.
+  var overhead: ByteSize { get }
 }
 
 /// Takes what happens to a worker.
@@ -16,6 +18,19 @@ public struct WorkerPlan: Sendable {
   public enum Entry: Sendable {
     case handler(String)
     case command([String])
+  }
+
+  /// The model that a worker of a function of many models is to load.
+  public struct Model: Sendable {
+    public var name: String
+    public var path: String
+    public var bytes: Int64
+
+    public init(name: String, path: String, bytes: Int64) {
+      self.name = name
+      self.path = path
+      self.bytes = bytes
+    }
   }
 
   public var id: WorkerID
@@ -33,6 +48,7 @@ public struct WorkerPlan: Sendable {
   public var memory: ByteSize?
   public var temporary: ByteSize
   public var log: FunctionLog
+  public var model: Model?
 
   /// Whether the worker takes one request after another from a connection and answers them in order: the runtime's
   /// workers with one slot do. Nobody knows it of a program.
@@ -43,7 +59,7 @@ public struct WorkerPlan: Sendable {
   public init(
     id: WorkerID, function: FunctionName, version: String, bundle: String, entry: Entry,
     environment: PythonEnvironment, preload: [String], forks: Bool, slots: Int, variables: [String: String],
-    config: String, network: Bool, memory: ByteSize?, temporary: ByteSize, log: FunctionLog
+    config: String, network: Bool, memory: ByteSize?, temporary: ByteSize, log: FunctionLog, model: Model? = nil
   ) {
     self.id = id
     self.function = function
@@ -60,6 +76,7 @@ public struct WorkerPlan: Sendable {
     self.memory = memory
     self.temporary = temporary
     self.log = log
+    self.model = model
   }
 }
 
@@ -71,7 +88,7 @@ public enum WorkerEvent: Sendable {
   /// A copy of a request that was sent ahead comes back unbegun.
   case withdrew(copy: String)
   /// It never became ready; `reason` is fit for callers.
-  case failedToStart(reason: String)
+  case failedToStart(reason: String, hasRunOutOfMemory: Bool)
   /// It was ready and its process has ended.
   case exited(description: String)
 }

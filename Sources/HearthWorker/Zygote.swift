@@ -25,7 +25,7 @@ final class Zygote {
   private(set) var state = State.starting([])
   private(set) var missingIsolation: [String: String] = [:]
   private(set) var warning: String?
-  private var pid: pid_t = 0
+  private(set) var pid: pid_t = 0
   private var control: ControlChannel?
   private let report: (ZygoteReport) -> Void
   private let ended: (Zygote) -> Void

@@ -214,7 +214,8 @@ extension WorkerReport: ControlMessageCoding {
       self = .failed(
         type: try members.decode(String.self, forKey: "error_type"),
         message: try members.decode(String.self, forKey: "message"),
-        traceback: try members.decode(String.self, forKey: "traceback"))
+        traceback: try members.decode(String.self, forKey: "traceback"),
+        isOutOfMemory: try members.decodeIfPresent(Bool.self, forKey: "out_of_memory") ?? false)
     default: throw unknown(type, members)
     }
   }
@@ -227,10 +228,11 @@ extension WorkerReport: ControlMessageCoding {
       try members.encodeIfPresent(note, forKey: "note")
     case .ready(let loadSeconds): try members.encode(loadSeconds, forKey: "load_seconds")
     case .withdrawn(let request): try members.encode(request, forKey: "request")
-    case .failed(let type, let message, let traceback):
+    case .failed(let type, let message, let traceback, let isOutOfMemory):
       try members.encode(type, forKey: "error_type")
       try members.encode(message, forKey: "message")
       try members.encode(traceback, forKey: "traceback")
+      try members.encode(isOutOfMemory, forKey: "out_of_memory")
     }
   }
 }

@@ -53,12 +53,27 @@ public enum WorkerReport: Hashable, Sendable {
   case ready(loadSeconds: Double)
   /// The request was not begun and will not be: no answer to it follows. Said only in answer to `withdraw`.
   case withdrawn(request: String)
-  /// The load failed. `message` is for callers, `traceback` for the function's log.
-  case failed(type: String, message: String, traceback: String)
+  /// The load failed, for want of memory or otherwise. `message` is for callers, `traceback` for the function's log.
+  case failed(type: String, message: String, traceback: String, isOutOfMemory: Bool)
 }
 
 /// Everything a zygote needs to know to start one worker.
 public struct WorkerLaunch: Codable, Hashable, Sendable {
+  /// One model of a function that has many.
+  public struct Model: Codable, Hashable, Sendable {
+    public var name: String
+    /// The file or folder of its weights.
+    public var path: String
+    /// The size of its files.
+    public var bytes: Int64
+
+    public init(name: String, path: String, bytes: Int64) {
+      self.name = name
+      self.path = path
+      self.bytes = bytes
+    }
+  }
+
   public var worker: String
   public var function: String
   public var version: String
@@ -86,12 +101,14 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public var memoryBytes: Int64?
   /// Size of the private temporary folder.
   public var temporaryBytes: Int64
+  /// The model to load; nil where the function is not one of many models.
+  public var model: Model?
 
   public init(
     worker: String, function: String, version: String, bundle: String, handler: String?, command: [String]?,
     python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
     hidden: String,
-    network: Bool, memoryBytes: Int64?, temporaryBytes: Int64
+    network: Bool, memoryBytes: Int64?, temporaryBytes: Int64, model: Model? = nil
   ) {
     self.worker = worker
     self.function = function
@@ -109,11 +126,12 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     self.network = network
     self.memoryBytes = memoryBytes
     self.temporaryBytes = temporaryBytes
+    self.model = model
   }
 
   enum CodingKeys: String, CodingKey {
     case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
-    case hidden, network
+    case hidden, network, model
     case memoryBytes = "memory_bytes"
     case temporaryBytes = "temporary_bytes"
   }

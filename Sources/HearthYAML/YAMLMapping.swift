@@ -49,6 +49,9 @@ public final class YAMLMapping {
     return scalar.string
   }
 
+  /// Whether a single value stands under `key`, for keys that take one or a list.
+  public func isSingle(_ key: String) -> Bool { ask(key)?.scalar != nil }
+
   public func boolean(_ key: String) throws -> Bool? {
     guard let value = ask(key) else { return nil }
     guard let boolean = value.bool else { throw error(value, "\(key) must be true or false.") }

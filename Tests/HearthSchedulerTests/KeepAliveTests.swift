@@ -77,7 +77,7 @@ struct KeepAliveTests {
     var probe = probe(.forever, gaps: [10])
     probe.run(for: .seconds(1_000_000))
     #expect(probe.workers == 1)
-    let victim = probe.schedule.reclaimable(now: probe.now).first!
+    let victim = probe.schedule.reclaimable(now: probe.now).candidates.first!
     probe.take(probe.schedule.workerReclaimed(victim.id, now: probe.now))
     #expect(probe.workers == 0)
     #expect(probe.stopped.map(\.reason) == [.reclaimed])

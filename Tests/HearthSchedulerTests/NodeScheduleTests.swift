@@ -8,6 +8,10 @@ private let mebibyte: Int64 = 1 << 20
 
 private func function(_ number: Int) -> FunctionName { try! FunctionName("f\(number)") }
 
+private func owner(_ number: Int, version: Int = 0) -> WorkerOwner {
+  WorkerOwner(function: function(number), version: version)
+}
+
 extension [NodeSchedule.Action] {
   fileprivate var granted: [WorkerID] {
     compactMap { if case .grant(let id) = $0 { id } else { nil } }
@@ -25,7 +29,7 @@ struct NodeScheduleTests {
     _ urgency: NodeSchedule.Urgency = .demand, at seconds: Double = 0
   ) -> [NodeSchedule.Action] {
     node.startAsked(
-      WorkerID(worker), of: function(number), declared: mebibytes * mebibyte, urgency, now: instant(seconds))
+      WorkerID(worker), of: owner(number), .init(declared: mebibytes * mebibyte, urgency), now: instant(seconds))
   }
 
   @Test("At most so many start at once, and functions take turns")
@@ -56,12 +60,12 @@ struct NodeScheduleTests {
     #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
     #expect(ask(&node, 3, of: 3).effects == [.reclaim(for: WorkerID(3))])
     let candidates = [
-      NodeSchedule.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
-      NodeSchedule.Candidate(id: WorkerID(2), idle: .seconds(9), bytes: 100 * mebibyte),
+      Eviction.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
+      Eviction.Candidate(id: WorkerID(2), idle: .seconds(9), bytes: 100 * mebibyte),
     ]
-    #expect(NodeSchedule.victims(among: candidates, bytes: 50 * mebibyte) == [WorkerID(2)])
-    #expect(NodeSchedule.victims(among: candidates, bytes: 150 * mebibyte) == [WorkerID(2), WorkerID(1)])
-    #expect(NodeSchedule.victims(among: candidates, bytes: 250 * mebibyte) == [], "in vain is not worth it")
+    #expect(node.victims(among: candidates, bytes: 50 * mebibyte).map(\.id) == [WorkerID(2)])
+    #expect(node.victims(among: candidates, bytes: 150 * mebibyte).map(\.id) == [WorkerID(2), WorkerID(1)])
+    #expect(node.victims(among: candidates, bytes: 250 * mebibyte) == [], "in vain is not worth it")
     node.workerLeaves(WorkerID(2))
     #expect(node.timeReached(now: instant(1)).effects == [], "room is on its way")
     #expect(node.workerEnded(WorkerID(2), now: instant(2)).granted == [WorkerID(3)])
@@ -97,10 +101,10 @@ struct NodeScheduleTests {
   @Test("A function that was measured above the budget can start again, alone, and is measured anew after a deploy")
   func measuredAboveBudget() {
     var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
-    _ = node.startAsked(WorkerID(1), of: function(1), declared: nil, .demand, now: instant(0))
+    _ = node.startAsked(WorkerID(1), of: owner(1), .init(declared: nil), now: instant(0))
     _ = node.workerMeasured(WorkerID(1), bytes: 400 * mebibyte, now: instant(1))
     _ = node.workerEnded(WorkerID(1), now: instant(2))
-    let again = node.startAsked(WorkerID(2), of: function(1), declared: nil, .demand, now: instant(3))
+    let again = node.startAsked(WorkerID(2), of: owner(1), .init(declared: nil), now: instant(3))
     #expect(again.granted == [WorkerID(2)])
     #expect(node.bytes(of: WorkerID(2)) == 250 * mebibyte)
   }
@@ -108,15 +112,15 @@ struct NodeScheduleTests {
   @Test("Each version is measured by itself, and what was declared counts for its own asks only")
   func versions() {
     var node = NodeSchedule(memory: 1_000 * mebibyte, startsMax: 10)
-    _ = node.startAsked(WorkerID(1), of: function(1), version: 1, declared: nil, .demand, now: instant(0))
+    _ = node.startAsked(WorkerID(1), of: owner(1, version: 1), .init(declared: nil), now: instant(0))
     _ = node.workerMeasured(WorkerID(1), bytes: 500 * mebibyte, now: instant(1))
-    _ = node.startAsked(WorkerID(2), of: function(1), version: 2, declared: 50 * mebibyte, .demand, now: instant(2))
-    _ = node.startAsked(WorkerID(3), of: function(1), version: 2, declared: nil, .demand, now: instant(2))
+    _ = node.startAsked(WorkerID(2), of: owner(1, version: 2), .init(declared: 50 * mebibyte), now: instant(2))
+    _ = node.startAsked(WorkerID(3), of: owner(1, version: 2), .init(declared: nil), now: instant(2))
     #expect(node.bytes(of: WorkerID(2)) == 50 * mebibyte)
     #expect(node.bytes(of: WorkerID(3)) == 256 * mebibyte)
     node.versionTookOver(function(1), version: 2)
     _ = node.workerEnded(WorkerID(1), now: instant(3))
-    _ = node.startAsked(WorkerID(4), of: function(1), version: 1, declared: nil, .demand, now: instant(4))
+    _ = node.startAsked(WorkerID(4), of: owner(1, version: 1), .init(declared: nil), now: instant(4))
     #expect(node.bytes(of: WorkerID(4)) == 256 * mebibyte, "the old one is forgotten")
   }
 
@@ -157,9 +161,9 @@ struct NodeScheduleTests {
       _ = node.workerBecameReady(WorkerID(id), now: instant(0))
     }
     let asked = node.startAsked(
-      WorkerID(3), of: function(2), version: 1, declared: 100 * mebibyte, .demand, now: instant(0))
+      WorkerID(3), of: owner(2, version: 1), .init(declared: 100 * mebibyte), now: instant(0))
     #expect(asked.granted == [])
-    #expect(node.timeReached(now: instant(31)).contains(.yield([function(2), function(1)], for: WorkerID(3))))
+    #expect(node.timeReached(now: instant(31)).contains(.yield([owner(2), owner(1)], for: WorkerID(3))))
   }
 
   @Test("What nobody can make room for holds up no others")
@@ -168,10 +172,10 @@ struct NodeScheduleTests {
     _ = ask(&node, 1, of: 1, 100)
     _ = node.workerBecameReady(WorkerID(1), now: instant(0))
     _ = ask(&node, 2, of: 2, 240, at: 0)
-    #expect(node.timeReached(now: instant(31)).contains(.yield([function(1)], for: WorkerID(2))))
+    #expect(node.timeReached(now: instant(31)).contains(.yield([owner(1)], for: WorkerID(2))))
     #expect(ask(&node, 3, of: 3, 50, at: 32).granted == [])
     #expect(node.roomDenied(for: WorkerID(2), now: instant(33)).granted == [WorkerID(3)])
-    #expect(node.timeReached(now: instant(70)).contains(.yield([function(1), function(3)], for: WorkerID(2))) == false)
+    #expect(node.timeReached(now: instant(70)).contains(.yield([owner(1), owner(3)], for: WorkerID(2))) == false)
   }
 
   @Test("A large worker is passed over for a while only, then a busy one must make room")
@@ -183,7 +187,7 @@ struct NodeScheduleTests {
     #expect(ask(&node, 3, of: 3, 100, at: 2).granted == [WorkerID(3)], "it may pass")
     _ = node.workerEnded(WorkerID(3), now: instant(3))
     let due = node.timeReached(now: instant(31))
-    #expect(due.contains(.yield([function(1)], for: WorkerID(2))))
+    #expect(due.contains(.yield([owner(1)], for: WorkerID(2))))
     #expect(ask(&node, 4, of: 4, 100, at: 32).granted == [], "nobody passes any more")
     #expect(node.workerEnded(WorkerID(1), now: instant(33)).granted == [WorkerID(2)])
   }
@@ -242,7 +246,7 @@ private struct ContendedNode {
     owners[id] = number
     if !running.values.contains(number), unserved[number] == nil { unserved[number] = now }
     let bytes = Int64(50 + 17 * number) * mebibyte
-    handle(node.startAsked(id, of: function(number), declared: bytes, .demand, now: instant(now)))
+    handle(node.startAsked(id, of: owner(number), .init(declared: bytes), now: instant(now)))
   }
 
   private mutating func handle(_ actions: [NodeSchedule.Action]) {
@@ -253,9 +257,9 @@ private struct ContendedNode {
         running[id] = owners[id]!
         unserved[owners[id]!] = nil
         handle(node.workerBecameReady(id, now: instant(now)))
-      case .yield(let names, let asking):
+      case .yield(let owners, let asking):
         let busy = running.keys.filter { id in !ends.contains { $0.id == id } }
-        guard let name = names.first, let id = busy.filter({ function(running[$0]!) == name }).min() else {
+        guard let first = owners.first, let id = busy.filter({ owner(running[$0]!) == first }).min() else {
           handle(node.roomDenied(for: asking, now: instant(now)))
           continue
         }

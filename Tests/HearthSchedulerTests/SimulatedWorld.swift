@@ -186,10 +186,10 @@ struct SimulatedWorld {
       take(schedule.workerStartBegan(worker, now: now))
       load(worker)
     case .reclaim:
-      guard let victim = schedule.reclaimable(now: now).first else { return }
+      guard let victim = schedule.reclaimable(now: now).candidates.first else { return }
       take(schedule.workerReclaimed(victim.id, now: now))
     case .yield:
-      guard let (worker, actions) = schedule.workerYielded(now: now) else { return }
+      guard case .yielded(let worker, let actions) = schedule.workerYielded(now: now) else { return }
       processes[worker]?.isDraining = true
       take(actions)
       check(schedule.poolSize >= policy.workersMin, "a worker yields below min-workers")

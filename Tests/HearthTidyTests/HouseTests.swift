@@ -39,7 +39,7 @@ private enum House {
     ],
     "HearthDispatch": [
       "HearthCore", "HearthBundle", "HearthHTTP1", "HearthScheduler", "HearthWorker", "NIOCore", "NIOPosix", "Glibc",
-      "NIOConcurrencyHelpers", "Logging", "Foundation",
+      "NIOConcurrencyHelpers", "Synchronization", "Logging", "Foundation",
     ],
     "HearthHTTP": [
       "HearthCore", "HearthHTTP1", "NIOCore", "NIOPosix", "NIOConcurrencyHelpers", "NIOTLS", "NIOSSL", "NIOHTTP2",

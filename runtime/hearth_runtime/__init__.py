@@ -1,4 +1,4 @@
-"""What an author of a Hearth function may import: `Context`, `Response`, `Upload` and `Cancelled`.
+"""What an author of a Hearth function may import: `Context`, `Model`, `Response`, `Upload` and `Cancelled`.
 
 A function is a class with `load(self, context)` (or `__init__(self, context)`) and `predict(self, input, context)`:
 
@@ -8,9 +8,12 @@ A function is a class with `load(self, context)` (or `__init__(self, context)`) 
 
         def predict(self, input, context):
             return {"answer": f"{self.greeting}, {input['name']}"}
+
+A function of many models has `load(self, model)`, which returns the loaded model, and finds that as `context.model` in
+`predict`.
 """
 
-from hearth_runtime.context import Cancelled, Context
+from hearth_runtime.context import Cancelled, Context, Model
 from hearth_runtime.payload import Response, Upload
 
-__all__ = ["Cancelled", "Context", "Response", "Upload"]
+__all__ = ["Cancelled", "Context", "Model", "Response", "Upload"]

@@ -17,6 +17,25 @@ class Cancelled(BaseException):
     """
 
 
+class Model:
+    """Given to `load` of a function that has many models: the one to load.
+
+    Attributes:
+        name: as callers name it.
+        path: the file or folder of its weights, read-only.
+        bytes: the size of its files.
+        device: where it is to be, as in "cpu" or "cuda:0".
+    """
+
+    __slots__ = ("bytes", "device", "name", "path")
+
+    def __init__(self, name: str, path: Path, size: int, device: str = "cpu") -> None:
+        self.name = name
+        self.path = path
+        self.bytes = size
+        self.device = device
+
+
 class Context:
     """Given to `load` (once) and to `predict` (a fresh one for each request).
 
@@ -25,7 +44,9 @@ class Context:
         config: the mapping under `config:` in function.yaml.
         logger: writes to the function's log, with the request's id.
         request_id: the id the client got as Hearth-Request-Id; empty in `load`.
-        method, path, query: of the request below the function's root; path starts with "/".
+        method, path, query: of the request below the function's root, or the model's; path starts with "/".
+        model: what the author's `load(model)` returned; None where the function is not one of many models.
+        model_name: the model's name as callers know it; empty where the function is not one of many models.
     """
 
     __slots__ = (
@@ -39,6 +60,8 @@ class Context:
         "config",
         "logger",
         "method",
+        "model",
+        "model_name",
         "path",
         "query",
         "request_id",
@@ -54,6 +77,8 @@ class Context:
         self.method = ""
         self.path = ""
         self.query = ""
+        self.model: Any = None
+        self.model_name = ""
         self._copy = ""
         self._head = b""
         self._headers: dict[str, str] | None = None
@@ -67,6 +92,8 @@ class Context:
         context.bundle = self.bundle
         context.config = self.config
         context.logger = self.logger
+        context.model = self.model
+        context.model_name = self.model_name
         context._report = self._report
         context.request_id = request.id
         context._copy = request.copy

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from hearth_runtime.context import Cancelled, Context, config_of
+from hearth_runtime.context import Cancelled, Context, Model, config_of
 from hearth_runtime.control import ControlSocket
 
 #: 2,000 characters: more of an exception's text than anyone reads in an answer.
@@ -33,6 +33,9 @@ class Function:
         #: By thread: the event loop and the task it runs now.
         self._tasks: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}
         self.context = Context(self._bundle, config_of(launch["config"]), self._progress)
+        model = launch.get("model")
+        #: What to load, where the function is one of many models.
+        self._model = None if model is None else Model(model["name"], Path(model["path"]), model["bytes"])
         self._predict: Any = None
         self._is_async = False
 
@@ -48,6 +51,7 @@ class Function:
                     "error_type": type(error).__name__,
                     "message": self.describe(error),
                     "traceback": traceback.format_exc(),
+                    "out_of_memory": is_out_of_memory(error),
                 }
             )
             traceback.print_exc()
@@ -71,7 +75,12 @@ class Function:
         make: Any = author_class
         instance = make(self.context) if _takes_argument(make.__init__) else make()
         load = getattr(instance, "load", None)
-        if load is not None:
+        if self._model is not None:
+            if load is None:
+                raise AttributeError(f"{class_name} has no method load(self, model), which a function with models needs")
+            self.context.model = load(self._model)
+            self.context.model_name = self._model.name
+        elif load is not None:
             load(self.context)
         self._predict = getattr(instance, "predict", None)
         if not callable(self._predict):
@@ -149,6 +158,18 @@ class Function:
         return loop
 
 
+#: What libraries say when memory was all that was missing: torch, onnxruntime and C++ itself.
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bad_alloc", "bad allocation", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a load failed for want of memory, so that more of it may help."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
 async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
@@ -164,6 +185,7 @@ def _hidden_paths(launch: dict[str, Any]) -> list[tuple[str, str]]:
         (launch["directory"] + "/tmp", "<temporary>"),
         (launch["directory"], "<worker>"),
         (launch["bundle"], "<bundle>"),
+        *([(launch["model"]["path"], "<model>")] if launch.get("model") else []),
         (_RUNTIME, "<runtime>"),
         (sys.prefix, "<python>"),
         (sys.base_prefix, "<python>"),

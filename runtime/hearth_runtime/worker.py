@@ -24,7 +24,8 @@ def isolate(launch: dict[str, Any], missing: dict[str, str]) -> None:
         network=launch["network"],
         memory_bytes=launch.get("memory_bytes"),
         temporary_bytes=launch["temporary_bytes"],
-        visible=(launch["bundle"], _environment_of(launch), os.path.dirname(os.path.abspath(__file__)), sys.prefix),
+        visible=(launch["bundle"], _environment_of(launch), os.path.dirname(os.path.abspath(__file__)), sys.prefix)
+        + _model_folder(launch),
         hidden=launch["hidden"],
         writes_directory=launch.get("command") is not None,
     )
@@ -39,6 +40,15 @@ def isolate(launch: dict[str, Any], missing: dict[str, str]) -> None:
 def _environment_of(launch: dict[str, Any]) -> str:
     """The folder of the interpreter's environment: bin/python lies in it."""
     return os.path.dirname(os.path.dirname(launch.get("python") or sys.executable))
+
+
+def _model_folder(launch: dict[str, Any]) -> tuple[str, ...]:
+    """The folder of a model that is not part of the bundle."""
+    model = launch.get("model")
+    if model is None or model["path"].startswith(launch["bundle"] + "/"):
+        return ()
+    path: str = model["path"]
+    return (path if os.path.isdir(path) else os.path.dirname(path),)
 
 
 def enter(launch: dict[str, Any], control: socket.socket) -> None:

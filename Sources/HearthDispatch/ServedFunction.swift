@@ -1,0 +1,230 @@
+import HearthBundle
+import HearthCore
+import HearthHTTP1
+import HearthScheduler
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// One version of one function as it is served: by one endpoint, or by one for each of its models.
+public final class ServedFunction: Sendable {
+  /// A model with its endpoint, once it was asked for.
+  struct Entry {
+    let model: Model
+    var endpoint: FunctionEndpoint?
+  }
+
+  struct Models {
+    var entries: [ModelName: Entry] = [:]
+    /// The same names as they stand in a path.
+    var names: [Substring: ModelName] = [:]
+    /// Those that were taken away and may still finish requests.
+    var removed: [FunctionEndpoint] = []
+    /// The function's policy in force.
+    var policy: FunctionPolicy
+    var isRetired = false
+  }
+
+  public let version: DeployedVersion
+  let number: Int
+  /// The one endpoint of a function without models.
+  private let single: FunctionEndpoint?
+  let models: NIOLockedValueBox<Models>
+  private let surroundings: EndpointSurroundings
+
+  /// - Parameter rests: how long the function was without requests, the newest last.
+  init(_ version: DeployedVersion, number: Int, rests: [Duration], _ surroundings: EndpointSurroundings) {
+    self.version = version
+    self.number = number
+    models = NIOLockedValueBox(Models(policy: version.policy))
+    guard let list = version.models else {
+      self.surroundings = surroundings
+      single = FunctionEndpoint(version, number: number, rests: rests, surroundings)
+      return
+    }
+    var shared = surroundings
+    shared.prediction = NIOLockedValueBox(MemoryPrediction())
+    self.surroundings = shared
+    single = nil
+    models.withLockedValue { models in
+      for model in list { models.add(model) }
+    }
+  }
+
+  public var hasModels: Bool { single == nil }
+
+  /// The endpoints there are: of models, those that were asked for.
+  public var endpoints: [FunctionEndpoint] {
+    if let single { return [single] }
+    return models.withLockedValue { models in
+      models.entries.values.compactMap(\.endpoint).sorted { $0.owner < $1.owner } + models.removed
+    }
+  }
+
+  // Requests.
+
+  /// The endpoint that serves a request, and what the request's target is to it. A model is named by the path,
+  /// `/models/NAME`, or by the field `Hearth-Model`. Throws `model_missing` or `model_not_found`.
+  func route(_ exchange: any ClientExchange) throws -> (endpoint: FunctionEndpoint, target: String) {
+    if let single { return (single, exchange.target) }
+    if let (name, target) = ModelPath.split(exchange.target) { return (try endpoint(of: name), target) }
+    guard let name = exchange.request.message.first("hearth-model") else {
+      throw HearthError(
+        .modelMissing, "The request names none of the models of '\(version.name)'.",
+        hint: "Call POST /functions/\(version.name)/models/MODEL, or send the field Hearth-Model.")
+    }
+    return (try endpoint(of: name[...]), exchange.target)
+  }
+
+  /// The endpoint that takes over the requests of one of an earlier version; nil where the model is gone.
+  func successor(of endpoint: FunctionEndpoint) -> FunctionEndpoint? {
+    if let single { return single }
+    guard let model = endpoint.model else { return nil }
+    return try? self.endpoint(of: model.name.rawValue[...])
+  }
+
+  private func endpoint(of name: Substring) throws -> FunctionEndpoint {
+    let found = models.withLockedValue { models in models.names[name].map { endpoint(of: $0, &models) } }
+    if let found { return found }
+    throw modelNotFound(name)
+  }
+
+  private func modelNotFound(_ name: Substring) -> HearthError {
+    let names = models.withLockedValue { $0.entries.keys.map(\.rawValue).sorted() }
+    let nearest = String(name.prefix(ModelName.lengthMax)).nearest(in: names)
+    return HearthError(
+      .modelNotFound, "'\(version.name)' has no model '\(String(name).printable(limit: 80))'.",
+      hint: nearest.map { "Did you mean '\($0)'?" } ?? "List them with 'hearth models \(version.name)'.")
+  }
+
+  /// The endpoint of a model that was asked for before, or the function's one endpoint; nil where there is none yet.
+  public func existingEndpoint(model: String?) throws -> FunctionEndpoint? {
+    if let single { return single }
+    guard let model else {
+      throw HearthError(
+        .modelMissing, "'\(version.name)' has many models, each with decisions of its own.",
+        hint: "Name one of them: --model MODEL.")
+    }
+    guard
+      let known = models.withLockedValue({ models in models.names[model[...]].map { models.entries[$0]?.endpoint } })
+    else { throw modelNotFound(model[...]) }
+    return known
+  }
+
+  private func endpoint(of name: ModelName, _ models: inout Models) -> FunctionEndpoint {
+    if let endpoint = models.entries[name]?.endpoint { return endpoint }
+    var version = version
+    version.policy = models.policy
+    let endpoint = FunctionEndpoint(version, models.entries[name]!.model, number: number, surroundings)
+    models.entries[name]!.endpoint = endpoint
+    return endpoint
+  }
+
+  // The life of the version.
+
+  /// Begins to serve. The future fails with the reason when a worker that is to be there cannot start.
+  ///
+  /// - Parameter predecessor: the version that serves now, whose place this one takes warm.
+  func activate(after predecessor: ServedFunction?) -> EventLoopFuture<Void> {
+    let policy = version.policy
+    if let single {
+      let initial = max(policy.workersInitial ?? 0, policy.workersMin)
+      return single.activate(workers: predecessor?.hasWorkers == true ? max(1, initial) : initial)
+    }
+    var first = models.withLockedValue { models in models.entries.values.filter { $0.model.settings.isPinned } }
+      .map(\.model.name)
+    // The model that was asked for last stands for all: what does not load must not take over.
+    if let last = predecessor?.lastUsedModel, !first.contains(last) { first.append(last) }
+    let endpoints = models.withLockedValue { models in
+      first.filter { models.entries[$0] != nil }.map { endpoint(of: $0, &models) }
+    }
+    return EventLoopFuture.andAllSucceed(
+      endpoints.map { $0.activate(workers: 1) }, on: surroundings.timers)
+  }
+
+  /// Serves as before a restart: nobody waits for its workers.
+  func restore() {
+    if let single {
+      _ = single.activate(workers: version.policy.workersMin)
+    } else {
+      _ = activate(after: nil)
+    }
+  }
+
+  private var hasWorkers: Bool { endpoints.contains { !$0.isEmpty } }
+
+  /// The model with a worker that was asked for last.
+  private var lastUsedModel: ModelName? {
+    endpoints.filter { !$0.isEmpty && $0.model != nil }
+      .max { ($0.usage.lastUsed?.nanoseconds ?? 0) < ($1.usage.lastUsed?.nanoseconds ?? 0) }?.model?.name
+  }
+
+  /// Stops taking requests; the future succeeds when the last worker is gone.
+  func retire() -> EventLoopFuture<Void> {
+    let endpoints = endpoints
+    models.withLockedValue { $0.isRetired = true }
+    return EventLoopFuture.andAllComplete(endpoints.map { $0.retire() }, on: surroundings.timers)
+  }
+
+  /// Whether no worker is left.
+  var isEmpty: Bool { endpoints.allSatisfy(\.isEmpty) }
+
+  /// The policy in force, live values included: of a function of many models, that of each.
+  public var policy: FunctionPolicy { single?.policy ?? models.withLockedValue(\.policy) }
+
+  public func setPolicy(_ policy: FunctionPolicy) {
+    models.withLockedValue { $0.policy = policy }
+    for endpoint in endpoints { endpoint.setPolicy(policy) }
+  }
+
+  // Models.
+
+  /// Serves one more model. Throws `model_conflict` when there is one of this name.
+  public func add(_ model: Model) throws {
+    let pinned: FunctionEndpoint? = try models.withLockedValue { models in
+      guard models.entries[model.name] == nil else {
+        throw HearthError(
+          .modelConflict, "'\(version.name)' has a model '\(model.name)' already.",
+          hint: "Remove it first, or choose another name.")
+      }
+      models.add(model)
+      return model.settings.isPinned ? endpoint(of: model.name, &models) : nil
+    }
+    _ = pinned?.activate(workers: 1)
+  }
+
+  /// Serves a model no more: what waits is refused, what runs may finish.
+  public func remove(_ name: ModelName) {
+    let removed: FunctionEndpoint? = models.withLockedValue { models in
+      models.names[name.rawValue[...]] = nil
+      let endpoint = models.entries.removeValue(forKey: name)?.endpoint
+      models.removed.removeAll(where: \.isEmpty)
+      if let endpoint { models.removed.append(endpoint) }
+      return endpoint
+    }
+    _ = removed?.retire()
+  }
+}
+
+extension ServedFunction.Models {
+  mutating func add(_ model: Model) {
+    entries[model.name] = ServedFunction.Entry(model: model)
+    names[model.name.rawValue[...]] = model.name
+  }
+}
+
+/// Paths of models below a function's root: `/models/NAME`, and whatever below it is the model's own.
+enum ModelPath {
+  private static let prefix = "/models/".utf8
+
+  static func split(_ target: String) -> (name: Substring, target: String)? {
+    let bytes = target.utf8
+    guard bytes.starts(with: prefix) else { return nil }
+    let start = bytes.index(bytes.startIndex, offsetBy: prefix.count)
+    let slash = UInt8(ascii: "/")
+    let question = UInt8(ascii: "?")
+    guard let end = bytes[start...].firstIndex(where: { $0 == slash || $0 == question }) else {
+      return (target[start...], "/")
+    }
+    return (target[start..<end], bytes[end] == question ? "/\(target[end...])" : String(target[end...]))
+  }
+}

@@ -1,0 +1,122 @@
+import HearthCore
+
+/// Whose turn it is, and who makes room.
+extension NodeSchedule {
+  var leavingBytes: Int64 { grants.values.reduce(0) { $0 + ($1.isLeaving ? $1.bytes : 0) } }
+
+  /// Grants what may start, in order of turn, and asks for room for what may not.
+  mutating func pump(now: HearthInstant) -> [Action] {
+    isShort = false
+    lastLook = now
+    guard !asks.isEmpty else { return [] }
+    expireStarts(now: now)
+    var actions: [Action] = []
+    var isBlocked = false
+    var short = 0
+    asks = asks.sorted { precedes($0, $1, now: now) }
+    var index = 0
+    while index < asks.count, !isBlocked {
+      let ask = asks[index]
+      let bytes = expectedBytes(of: ask)
+      if max(bytes, ask.demand.least) > memory - overhead {
+        asks.remove(at: index)
+        actions.append(.refuse(ask.id, bytes: max(bytes, ask.demand.least)))
+      } else if startingCount >= startsMax {
+        if let startTime {
+          let oldest = grants.values.lazy.filter(\.isStarting).map(\.at).min() ?? now
+          wake(at: oldest.advanced(by: startTime), &actions)
+        }
+        break
+      } else if granted + overhead + bytes <= memory, ask.demand.urgency != .spare || short == 0 {
+        asks.remove(at: index)
+        grant(ask, bytes, now: now)
+        actions.append(.grant(ask.id))
+        // One more start of this function changes whose turn it is.
+        asks = asks.sorted { precedes($0, $1, now: now) }
+        index = 0
+      } else {
+        // A small one may pass, until the large one has waited long enough.
+        if ask.demand.urgency != .spare {
+          isShort = true
+          if short < NodeSchedule.roomsMax { actions += makeRoom(for: ask, now: now) }
+          short += 1
+          isBlocked = isDue(ask, now: now)
+        }
+        index += 1
+      }
+    }
+    return actions
+  }
+
+  private mutating func grant(_ ask: Ask, _ bytes: Int64, now: HearthInstant) {
+    grants[ask.id] = Grant(owner: ask.owner, bytes: bytes, priority: ask.demand.priority, at: now)
+    granted += bytes
+    cache.turnovers += Double(bytes) / Double(max(memory, 1))
+    startingCount += 1
+    startingBy[ask.owner, default: 0] += 1
+    grantedTo[ask.owner, default: 0] += 1
+  }
+
+  private func isDue(_ ask: Ask, now: HearthInstant) -> Bool {
+    guard ask.demand.urgency == .demand, ask.asked.duration(to: now) >= ask.demand.patience else { return false }
+    if let until = ask.hopelessUntil, now < until { return false }
+    return grantedTo[ask.owner] == nil
+  }
+
+  /// Whose turn is first: those that have waited too long in the order they came, then by urgency, then functions with
+  /// the fewest starts under way, then in the order they came.
+  private func precedes(_ left: Ask, _ right: Ask, now: HearthInstant) -> Bool {
+    let (leftIsDue, rightIsDue) = (isDue(left, now: now), isDue(right, now: now))
+    if leftIsDue != rightIsDue { return leftIsDue }
+    if !leftIsDue {
+      if left.demand.urgency != right.demand.urgency { return left.demand.urgency < right.demand.urgency }
+      let (leftStarts, rightStarts) = (startingBy[left.owner] ?? 0, startingBy[right.owner] ?? 0)
+      if leftStarts != rightStarts { return leftStarts < rightStarts }
+    }
+    return left.asked == right.asked ? left.id < right.id : left.asked < right.asked
+  }
+
+  /// Asks for idle workers to stop, and, for a request that has waited too long, for a busy one to finish and stop.
+  private mutating func makeRoom(for ask: Ask, now: HearthInstant) -> [Action] {
+    var actions: [Action] = []
+    if missing(for: ask) > 0 {
+      actions.append(.reclaim(for: ask.id))
+      let mayYield = yielded.map { $0.duration(to: now) >= ask.demand.patience } ?? true
+      if isDue(ask, now: now), mayYield {
+        yielded = now
+        actions.append(.yield(holders(for: ask), for: ask.id))
+      }
+    }
+    wake(at: now.advanced(by: NodeSchedule.retry), &actions)
+    return actions
+  }
+
+  private mutating func expireStarts(now: HearthInstant) {
+    guard let startTime, startingCount >= startsMax else { return }
+    for (id, grant) in grants where grant.isStarting && grant.at.duration(to: now) >= startTime {
+      endStart(id)
+    }
+  }
+
+  /// Who could make room: an earlier version of the asker first, then those of lowest priority, of functions that hold
+  /// most, that have been there for longest.
+  private func holders(for ask: Ask) -> [WorkerOwner] {
+    var bytes: [FunctionName: Int64] = [:]
+    var since: [WorkerOwner: (priority: Int, at: HearthInstant)] = [:]
+    for grant in grants.values where !grant.isStarting && !grant.isLeaving && grant.owner != ask.owner {
+      bytes[grant.owner.function, default: 0] += grant.bytes
+      let known = since[grant.owner]?.at ?? grant.at
+      since[grant.owner] = (grant.priority, min(known, grant.at))
+    }
+    func rank(_ owner: WorkerOwner) -> (Int, Int, Int64, Int64) {
+      let holder = since[owner]!
+      return (
+        owner.isSucceeded(by: ask.owner) ? 0 : 1, holder.priority, -bytes[owner.function]!, holder.at.nanoseconds
+      )
+    }
+    return since.keys.sorted { left, right in
+      let (leftRank, rightRank) = (rank(left), rank(right))
+      return leftRank == rightRank ? left < right : leftRank < rightRank
+    }
+  }
+}
