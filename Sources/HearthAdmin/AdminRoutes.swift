@@ -18,7 +18,7 @@ struct AdminRoutes {
   func add(to router: Router<BasicRequestContext>) {
     let api = router.group("/v1")
     api.get("gateway") { _, _ in gateway() }
-    api.post("bundles", use: uploadBundle)
+    api.post("bundles") { request, context in try await store(.function, request, context) }
     api.post("blobs/missing", use: missingBlobs)
     api.put("blobs/:digest", use: uploadBlob)
     api.get("functions") { _, _ in
@@ -36,6 +36,7 @@ struct AdminRoutes {
     api.get("functions/:name/decisions", use: decisions)
     api.get("functions/:name/trace", use: trace)
     api.get("functions/:name/logs", use: logs)
+    addModelRoutes(to: api)
     api.get("workers") { _, _ in registry.served.flatMap(workers) }
   }
 
@@ -49,8 +50,11 @@ struct AdminRoutes {
 
   // Bundles.
 
-  @Sendable private func uploadBundle(_ request: Request, _ context: BasicRequestContext) async throws -> Response {
-    let upload = try catalog.upload()
+  /// Takes an archive of a function or of a model's weights.
+  func store(
+    _ content: BundleContent, _ request: Request, _ context: BasicRequestContext
+  ) async throws -> Response {
+    let upload = try catalog.upload(content)
     for try await part in request.body { try part.withUnsafeReadableBytes(upload.write) }
     let view = BundleView(digest: try upload.finish().hex)
     var response = try context.responseEncoder.encode(view, from: request, context: context)

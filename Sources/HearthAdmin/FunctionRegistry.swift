@@ -7,11 +7,11 @@ import Logging
 /// Deploys, changes and deletes functions: store and dispatcher are kept in step here, one change of a function at a
 /// time.
 public actor FunctionRegistry {
-  private let store: FunctionStore
-  private let preparer: VersionPreparer
-  private let dispatcher: Dispatcher
+  let store: FunctionStore
+  let preparer: VersionPreparer
+  let dispatcher: Dispatcher
   private let arrivals: ArrivalLog
-  private let logger: Logger
+  let logger: Logger
   private var changing: Set<FunctionName> = []
   private var waiting: [FunctionName: [CheckedContinuation<Void, Never>]] = [:]
 
@@ -37,7 +37,8 @@ public actor FunctionRegistry {
       do {
         // A preload that hangs must not keep the others away.
         let version = try await preparer.prepare(
-          function.name, function.digest, overrides: function.overrides, waits: false, progress: { _ in })
+          function.name, function.digest, overrides: function.overrides, added: addedModels(function.name),
+          waits: false, progress: { _ in })
         dispatcher.restore(version, rests: arrivals.rests(function.name))
         preparer.release(version)
       } catch {
@@ -54,7 +55,8 @@ public actor FunctionRegistry {
     await begin(name)
     defer { end(name) }
     let overrides = try store.function(name)?.overrides ?? [:]
-    let version = try await preparer.prepare(name, digest, overrides: overrides, progress: progress)
+    let version = try await preparer.prepare(
+      name, digest, overrides: overrides, added: addedModels(name), progress: progress)
     defer { preparer.release(version) }
     progress("Switching over")
     let store = store
@@ -127,6 +129,9 @@ public actor FunctionRegistry {
 
   public nonisolated var served: [ServedFunction] { dispatcher.functions }
 
+  /// The devices whose memory workers share.
+  public nonisolated var devices: [NodeView] { dispatcher.devices }
+
   /// The function's recorded requests.
   public nonisolated func arrivalReader(_ name: FunctionName) -> ArrivalReader { arrivals.reader(name) }
 
@@ -134,7 +139,7 @@ public actor FunctionRegistry {
 
   public nonisolated var missingIsolation: [String: String]? { preparer.missingIsolation }
 
-  private func unavailable(_ name: FunctionName) -> HearthError {
+  nonisolated func unavailable(_ name: FunctionName) -> HearthError {
     HearthError(
       .functionNotFound, "The function '\(name)' could not be prepared when the gateway started.",
       hint: "Deploy it again; the gateway's log has the reason.")
@@ -144,14 +149,14 @@ public actor FunctionRegistry {
 
   // One change of a function at a time.
 
-  private func begin(_ name: FunctionName) async {
+  func begin(_ name: FunctionName) async {
     while changing.contains(name) {
       await withCheckedContinuation { waiting[name, default: []].append($0) }
     }
     changing.insert(name)
   }
 
-  private func end(_ name: FunctionName) {
+  func end(_ name: FunctionName) {
     changing.remove(name)
     for continuation in waiting.removeValue(forKey: name) ?? [] { continuation.resume() }
   }

@@ -41,10 +41,44 @@ public struct BundleCatalog: Sendable {
   }
 
   /// Begins an upload.
-  public func upload() throws -> BundleUpload {
+  ///
+  /// - Parameter content: what the archive is to hold, which decides what is checked.
+  public func upload(_ content: BundleContent = .function) throws -> BundleUpload {
     let staging = "\(root)/staging/bundle-\(UUID().uuidString)"
     try FileManager.default.createDirectory(atPath: "\(staging)/tree", withIntermediateDirectories: true)
-    return BundleUpload(self, staging: staging, limits: limits)
+    return BundleUpload(self, staging: staging, content, limits: limits)
+  }
+
+  /// Fetches a file of weights and keeps it as a bundle of its own. Throws `source_failed` or `blob_digest_mismatch`.
+  ///
+  /// - Parameter sha256: what its content must be; nil takes what comes.
+  public func fetchWeights(_ source: String, sha256: Digest?, progress: (Int64, Int64) -> Void) throws -> Digest {
+    let name = String(source.prefix { $0 != "?" && $0 != "#" }.split(separator: "/").last ?? "weights")
+    let file = (try? BundlePath.check(name)) == nil ? "weights" : name
+    let staging = "\(root)/staging/bundle-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: "\(staging)/tree", withIntermediateDirectories: true)
+    defer { removeTree(staging) }
+    let path = "\(staging)/tree/\(file)"
+    try SourceDownload.fetch(source, to: path, progress: progress)
+    let manifest = try BundleManifest.ofFolder("\(staging)/tree")
+    guard sha256 == nil || manifest.files.first?.digest == sha256 else {
+      throw HearthError(
+        .blobDigestMismatch, "What the source sends has another digest than was asked for.",
+        hint: "Correct the digest, or the source.")
+    }
+    try commit(staging, manifest, unpacked: [file], .weights)
+    return manifest.digest
+  }
+
+  /// The weights of a bundle that was uploaded as such: its one file, or its folder.
+  public func weights(of digest: Digest) throws -> String {
+    let folder = try folder(of: digest)
+    let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+    var isFolder: ObjCBool = false
+    guard names.count == 1, let name = names.first,
+      FileManager.default.fileExists(atPath: "\(folder)/\(name)", isDirectory: &isFolder), !isFolder.boolValue
+    else { return folder }
+    return "\(folder)/\(name)"
   }
 
   /// Fetches the weights that `files` gives a source for, and puts them into the bundle's folder.
@@ -79,7 +113,9 @@ public struct BundleCatalog: Sendable {
   }
 
   /// Makes the staged files a bundle: blobs shared, everything read-only, then renamed into place.
-  fileprivate func commit(_ staging: String, _ manifest: BundleManifest, unpacked: Set<String>) throws {
+  fileprivate func commit(
+    _ staging: String, _ manifest: BundleManifest, unpacked: Set<String>, _ content: BundleContent
+  ) throws {
     let target = "\(root)/bundles/\(manifest.digest.hex)"
     guard access("\(target)/tree", X_OK) != 0 else { return }
     let missing = manifest.files.filter { !unpacked.contains($0.path) && !blobs.contains($0.digest) }
@@ -103,7 +139,7 @@ public struct BundleCatalog: Sendable {
       }
     }
     try Data(manifest.encoded()).write(to: URL(fileURLWithPath: "\(staging)/manifest.json"))
-    try FunctionSpec.ofFolder("\(staging)/tree").checkFiles(in: "\(staging)/tree")
+    if content == .function { try FunctionSpec.ofFolder("\(staging)/tree").checkFiles(in: "\(staging)/tree") }
     setFolderModes("\(staging)/tree", 0o555)
     synchroniseDisk(staging)
     guard rename(staging, target) == 0 || access("\(target)/tree", X_OK) == 0 else {
@@ -127,14 +163,24 @@ public struct BundleCatalog: Sendable {
   }
 }
 
+/// What a bundle is uploaded as.
+public enum BundleContent: Sendable {
+  /// Code, `function.yaml` and weights.
+  case function
+  /// The weights of one model.
+  case weights
+}
+
 /// One bundle on its way in. What is not finished leaves nothing behind.
 public final class BundleUpload {
   private let catalog: BundleCatalog
   private let staging: String
+  private let content: BundleContent
   private let unpacker: BundleUnpacker
 
-  fileprivate init(_ catalog: BundleCatalog, staging: String, limits: BundleLimits) {
+  fileprivate init(_ catalog: BundleCatalog, staging: String, _ content: BundleContent, limits: BundleLimits) {
     self.catalog = catalog
+    self.content = content
     self.staging = staging
     unpacker = BundleUnpacker(into: "\(staging)/tree", limits: limits)
   }
@@ -146,7 +192,7 @@ public final class BundleUpload {
   /// The archive has ended; returns the bundle's digest once it is stored.
   public func finish() throws -> Digest {
     let (manifest, unpacked) = try unpacker.finish()
-    try catalog.commit(staging, manifest, unpacked: unpacked)
+    try catalog.commit(staging, manifest, unpacked: unpacked, content)
     return manifest.digest
   }
 }

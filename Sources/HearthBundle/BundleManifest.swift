@@ -80,16 +80,25 @@ public struct BundleManifest: Hashable, Sendable, Codable {
     var bytesRead: Int64 = 0
     for path in try FolderListing.files(of: folder) where !excluding.contains(path) {
       try paths.insert(path)
-      let full = "\(folder)/\(path)"
-      var status = stat()
-      guard lstat(full, &status) == 0 else { throw unusable(path, "be read") }
-      let digest = try SHA256.digest(ofFile: full)
-      bytesRead += Int64(status.st_size)
+      entries.append(try entry(path, in: folder))
+      bytesRead += entries.last!.size
       progress(bytesRead)
-      entries.append(
-        Entry(
-          path: path, isExecutable: status.st_mode & S_IXUSR != 0, size: Int64(status.st_size), digest: digest))
     }
     return BundleManifest(entries)
+  }
+
+  /// A bundle of one file of a folder.
+  public static func ofFile(_ name: String, in folder: String) throws -> BundleManifest {
+    try BundlePath.check(name)
+    return BundleManifest([try entry(name, in: folder)])
+  }
+
+  private static func entry(_ path: String, in folder: String) throws -> Entry {
+    let full = "\(folder)/\(path)"
+    var status = stat()
+    guard lstat(full, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { throw unusable(path, "be read") }
+    let digest = try SHA256.digest(ofFile: full)
+    return Entry(
+      path: path, isExecutable: status.st_mode & S_IXUSR != 0, size: Int64(status.st_size), digest: digest)
   }
 }

@@ -31,46 +31,13 @@ struct Deploy: ParsableCommand {
     let client = try gateway.client()
     let bundle = try LocalBundle(path)
     let name = try self.name.map { try FunctionName($0) } ?? bundle.spec.name
-    try sendBlobs(of: bundle, client)
-    let digest = try sendBundle(bundle, client)
+    let upload = ThinUpload(
+      folder: bundle.folder, manifest: bundle.manifest, blobs: bundle.blobs, route: "/v1/bundles")
+    let digest = try upload.send(to: client)
     let outcome = try deploy(name, digest, client)
     if gateway.json { return try JSONOutput.print(outcome) }
     print("\(outcome.name) is deployed as version \(outcome.number) (\(outcome.version)).")
     print("Call it: hearth call \(outcome.name) -d '{}'")
-  }
-
-  private func sendBlobs(of bundle: LocalBundle, _ client: AdminClient) throws {
-    let blobs = bundle.blobs
-    guard !blobs.isEmpty else { return }
-    struct Missing: Decodable {
-      let missing: [String]
-    }
-    let query = try JSONEncoder().encode(["digests": blobs.map(\.digest.hex)])
-    let answer: Missing = try AdminClient.decode(
-      client.call("POST", "/v1/blobs/missing", body: .bytes([UInt8](query))))
-    var missing = Set(answer.missing)
-    for blob in blobs where missing.remove(blob.digest.hex) != nil {
-      _ = try client.call(
-        "PUT", "/v1/blobs/\(blob.digest.hex)", body: .file(path: "\(bundle.folder)/\(blob.path)", size: blob.size),
-        type: "application/octet-stream", progress: { Terminal.progress("uploading \(blob.path)", $0, $1) })
-    }
-    Terminal.clearStatus()
-  }
-
-  private func sendBundle(_ bundle: LocalBundle, _ client: AdminClient) throws -> String {
-    let archive = NSTemporaryDirectory() + "hearth-\(UUID().uuidString).tar.zst"
-    defer { unlink(archive) }
-    try BundleArchive.pack(bundle.folder, manifest: bundle.manifest, to: archive, withoutBlobs: true)
-    let size = try FileManager.default.attributesOfItem(atPath: archive)[.size] as? Int64 ?? 0
-    struct Stored: Decodable {
-      let digest: String
-    }
-    let answer: Stored = try AdminClient.decode(
-      client.call(
-        "POST", "/v1/bundles", body: .file(path: archive, size: size), type: "application/zstd",
-        progress: { Terminal.progress("uploading", $0, $1) }))
-    Terminal.clearStatus()
-    return answer.digest
   }
 
   /// Reads the deploy's steps as they come, and its result.

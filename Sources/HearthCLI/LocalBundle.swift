@@ -47,14 +47,16 @@ final class LocalBundle {
   }
 
   /// Files that travel as blobs: those of the manifest, and weights with a source that are here already.
-  var blobs: [(path: String, digest: Digest, size: Int64)] {
-    let own = manifest.files.filter(\.isBlob).map { ($0.path, $0.digest, $0.size) }
-    let sourced = spec.files.compactMap { file -> (String, Digest, Int64)? in
-      guard file.source != nil, let pinned = file.sha256,
-        (try? SHA256.digest(ofFile: "\(folder)/\(file.path)")) == pinned,
-        let size = try? FileManager.default.attributesOfItem(atPath: "\(folder)/\(file.path)")[.size] as? Int64
+  var blobs: [ThinUpload.Blob] {
+    let own = manifest.files.filter(\.isBlob).map {
+      ThinUpload.Blob(path: "\(folder)/\($0.path)", digest: $0.digest, size: $0.size)
+    }
+    let sourced = spec.files.compactMap { file -> ThinUpload.Blob? in
+      let path = "\(folder)/\(file.path)"
+      guard file.source != nil, let pinned = file.sha256, (try? SHA256.digest(ofFile: path)) == pinned,
+        let size = try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int64
       else { return nil }
-      return (file.path, pinned, size)
+      return ThinUpload.Blob(path: path, digest: pinned, size: size)
     }
     return own + sourced
   }

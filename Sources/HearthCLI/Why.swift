@@ -10,6 +10,9 @@ struct Why: ParsableCommand {
   @Argument(help: "The function.")
   var name: String
 
+  @Option(help: "One of its models, where it has many.")
+  var model: String?
+
   @Option(help: "How many of the last decisions.")
   var last = 20
 
@@ -25,7 +28,8 @@ struct Why: ParsableCommand {
   }
 
   func run() throws {
-    let path = "/v1/functions/\(try FunctionName(name))/decisions?last=\(max(0, last))"
+    var path = "/v1/functions/\(try FunctionName(name))/decisions?last=\(max(0, last))"
+    if let model { path += "&model=\(try ModelName(model))" }
     let body = try gateway.client().call("GET", path)
     if gateway.json { return JSONOutput.pass(body) }
     let rows: [Row] = try AdminClient.decode(body)

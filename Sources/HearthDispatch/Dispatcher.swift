@@ -91,6 +91,9 @@ public final class Dispatcher: FunctionRouter {
 
   public func function(_ name: FunctionName) -> ServedFunction? { state.withLockedValue { $0.functions[name] } }
 
+  /// The devices whose memory workers share.
+  public var devices: [NodeView] { [node.view] }
+
   public var functions: [ServedFunction] {
     state.withLockedValue { $0.functions.values.sorted { $0.version.name < $1.version.name } }
   }

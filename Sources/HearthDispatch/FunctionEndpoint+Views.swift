@@ -19,6 +19,8 @@ extension FunctionEndpoint {
     /// Why loads fail and for how long that is remembered; nil while they work.
     public let failure: (reason: String, remaining: Duration)?
     public let policy: FunctionPolicy
+    /// The most that any of its workers was measured to take; nil until one was.
+    public let measured: ByteSize?
   }
 
   /// The error that callers get while it cannot be loaded.
@@ -47,7 +49,8 @@ extension FunctionEndpoint {
           return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note, memory: entry?.memory)
         },
         queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
-        failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy)
+        failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy,
+        measured: state.measured)
     }
   }
 

@@ -176,6 +176,7 @@ extension FunctionEndpoint {
       let most = state.withLockedValue { state in
         let most = max(bytes, state.workers[id]?.memory ?? bytes)
         state.workers[id]?.memory = most
+        state.measured = max(most, state.measured ?? most)
         state.workers[id]?.measureAgain(after: now)
         return most
       }

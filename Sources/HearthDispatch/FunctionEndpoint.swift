@@ -48,6 +48,8 @@ public final class FunctionEndpoint: Sendable {
     var workers: [WorkerID: WorkerEntry] = [:]
     /// Workers that are being started and have no entry yet.
     var launching: Set<WorkerID> = []
+    /// The most that any of its workers was measured to take.
+    var measured: ByteSize?
     var arrivals = ArrivalBuffer()
     var alarm = Alarm()
     var activations: [EventLoopPromise<Void>] = []

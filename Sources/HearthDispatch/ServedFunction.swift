@@ -178,14 +178,31 @@ public final class ServedFunction: Sendable {
 
   // Models.
 
+  /// What a model is reserved before it was measured.
+  func expectedMemory(of model: Model) -> ByteSize {
+    let predicted = surroundings.prediction?.withLockedValue { $0.bytes(files: model.bytes) } ?? model.bytes
+    return model.settings.memory ?? ByteSize(bytes: predicted)
+  }
+
+  /// A model by its name. Throws `model_not_found`.
+  public func model(_ name: ModelName) throws -> Model {
+    guard let entry = models.withLockedValue({ $0.entries[name] }) else { throw modelNotFound(name.rawValue[...]) }
+    return entry.model
+  }
+
+  /// Throws `model_conflict` when there is a model of this name.
+  public func checkIsNew(_ name: ModelName) throws {
+    guard models.withLockedValue({ $0.entries[name] == nil }) else {
+      throw HearthError(
+        .modelConflict, "'\(version.name)' has a model '\(name)' already.",
+        hint: "Remove it first, or choose another name.")
+    }
+  }
+
   /// Serves one more model. Throws `model_conflict` when there is one of this name.
   public func add(_ model: Model) throws {
-    let pinned: FunctionEndpoint? = try models.withLockedValue { models in
-      guard models.entries[model.name] == nil else {
-        throw HearthError(
-          .modelConflict, "'\(version.name)' has a model '\(model.name)' already.",
-          hint: "Remove it first, or choose another name.")
-      }
+    try checkIsNew(model.name)
+    let pinned: FunctionEndpoint? = models.withLockedValue { models in
       models.add(model)
       return model.settings.isPinned ? endpoint(of: model.name, &models) : nil
     }

@@ -11,7 +11,7 @@ public final class VersionPreparer: Sendable {
   /// Tells how the preparation goes, in words for people.
   public typealias Progress = @Sendable (String) -> Void
 
-  private let catalog: BundleCatalog
+  public let catalog: BundleCatalog
   private let environments: PythonEnvironments
   private let host: LocalHost
   private let logFolder: String

@@ -16,7 +16,7 @@ final class WorkerNode: Sendable {
   /// 20 ms: how soon after its first request a worker is measured; those that come together are measured together.
   private static let firstMeasureDelay = TimeAmount.milliseconds(20)
 
-  private struct State {
+  struct State {
     var schedule: NodeSchedule
     var owners: [WorkerID: FunctionEndpoint] = [:]
     var alarm = Alarm()
@@ -37,7 +37,7 @@ final class WorkerNode: Sendable {
   private let clock: any HearthClock
   private let timers: any EventLoop
   private let logger: Logger
-  private let state: NIOLockedValueBox<State>
+  let state: NIOLockedValueBox<State>
   /// Whether something waits for memory, for those who could make room: they ask without a lock.
   private let isShort = Atomic(false)
   /// The cache's clock as each request notes it, in the bits of its two numbers.

@@ -22,7 +22,7 @@ public struct FunctionStore: Sendable {
     public let deployedAt: Date
   }
 
-  private let database: DatabaseQueue
+  let database: DatabaseQueue
 
   /// Opens the database, creating it and bringing it to this version's form.
   public init(path: String) throws {
@@ -46,6 +46,14 @@ public struct FunctionStore: Sendable {
           CREATE TABLE functions (
             name TEXT PRIMARY KEY NOT NULL, number INTEGER NOT NULL, overrides TEXT NOT NULL DEFAULT '{}',
             FOREIGN KEY (name, number) REFERENCES versions (function, number)) STRICT;
+          """)
+    }
+    migrator.registerMigration("models") { database in
+      try database.execute(
+        sql: """
+          CREATE TABLE models (
+            function TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, memory INTEGER, pinned INTEGER NOT NULL,
+            priority INTEGER NOT NULL, added_at REAL NOT NULL, PRIMARY KEY (function, name)) STRICT;
           """)
     }
     return migrator
@@ -92,6 +100,7 @@ public struct FunctionStore: Sendable {
     try database.write { database in
       try database.execute(sql: "DELETE FROM functions WHERE name = ?", arguments: [name.rawValue])
       try database.execute(sql: "DELETE FROM versions WHERE function = ?", arguments: [name.rawValue])
+      try database.execute(sql: "DELETE FROM models WHERE function = ?", arguments: [name.rawValue])
     }
   }
 
