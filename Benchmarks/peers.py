@@ -123,18 +123,22 @@ class TritonPythonModel:
 
 
 class Peer:
-    """One server: what is installed, the files it needs, its command and its path."""
+    """One server: what is installed, the files it needs, its command, its path and more of its environment."""
 
-    def __init__(self, name, requirements, files, command, path="/predict", stop=signal.SIGTERM):
+    def __init__(self, name, requirements, files, command, path="/predict", stop=signal.SIGTERM, variables=None):
         self.name = name
         self.requirements = requirements
         self.files = files
         self.command = command
         self.path = path
         self.stop = stop
+        self.variables = variables or {}
 
     def start(self, cache, body):
-        """Installs, starts and waits for the first whole answer. Returns a front end, or None with a word why not."""
+        """Installs, starts and waits for the first whole answer: to this body, or to a GET.
+
+        Returns a front end, or None with a word why not.
+        """
         folder = cache / self.name
         python = folder / "venv/bin/python"
         marker = folder / "installed"
@@ -157,7 +161,7 @@ class Peer:
         environment = {
             **os.environ, "HOME": str(short), "TMPDIR": str(short), "RAY_TMPDIR": str(short / "r"),
             "RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(short / "b"),
-            "HEARTH_PEER": self.name,
+            "HEARTH_PEER": self.name, **self.variables,
         }  # fmt: skip
         log = (folder / "log").open("w")
         process = subprocess.Popen(
@@ -198,9 +202,10 @@ class PeerFrontEnd(FrontEnd):
                 return False
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-                connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+                method = "GET" if body is None else "POST"
+                connection.request(method, self.path, body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
-                if answer.status == 200 and json.loads(answer.read())["length"]:
+                if answer.status == 200 and (json.loads(answer.read())["length"] or body is None):
                     return True
             except (OSError, http.client.HTTPException, ValueError, KeyError):
                 pass

@@ -1,0 +1,24 @@
+"""Reads a hand-written digit of 8 × 8 grey pixels with the model that the caller names."""
+
+import numpy
+import onnxruntime
+
+
+class Digits:
+    def load(self, model):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        # The weights lie beside the graph and are mapped as they are: a load costs milliseconds, and evicting the model
+        # leaves them in the page cache.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        return onnxruntime.InferenceSession(
+            model.path / "digits.onnx", options, providers=["CPUExecutionProvider"]
+        )
+
+    def predict(self, input, context):
+        pixels = numpy.asarray([input["pixels"]], numpy.float32)
+        if pixels.shape != (1, 64):
+            raise ValueError("send 'pixels': 64 numbers from 0 (paper) to 1 (ink), row by row")
+        (probabilities,) = context.model.run(["probabilities"], {"pixels": pixels})
+        digit = int(probabilities[0].argmax())
+        return {"digit": digit, "score": round(float(probabilities[0][digit]), 4), "model": context.model_name}
