@@ -144,5 +144,8 @@ def model_peers(models, places):
     return [
         (peer("FastAPI, LRU of sessions", FASTAPI, fastapi, UVICORN, mapped=False), in_path),
         (peer("FastAPI, LRU of mapped sessions", FASTAPI, fastapi, UVICORN, mapped=True), in_path),
-        (peer("Ray Serve, multiplexed", RAY, ["ray[serve]==2.60.0"], python_command("app.py", "PORT"), False), in_field),
+        (
+            peer("Ray Serve, multiplexed", RAY, ["ray[serve]==2.60.0"], python_command("app.py", "PORT"), False),
+            in_field,
+        ),
     ]

@@ -29,7 +29,8 @@ extension FunctionRegistry {
           try catalog.fetchWeights(source, sha256: sha256) { _, _ in }
         }
       }
-    let entry = try Model(name: model, path: catalog.weights(of: digest), settings: settings, isAdded: true)
+    let entry = try Model(
+      name: model, path: catalog.place(digest, as: model, of: name), settings: settings, isAdded: true)
     try store.addModel(
       FunctionStore.AddedModel(
         name: model, digest: digest, memory: settings.memory, isPinned: settings.isPinned,
@@ -51,6 +52,7 @@ extension FunctionRegistry {
         hint: "Deploy a version without it.")
     }
     function.remove(model)
+    preparer.catalog.unplace(model, of: name)
     logger.info("model removed", metadata: ["function": "\(name)", "model": "\(model)"])
   }
 
@@ -70,7 +72,7 @@ extension FunctionRegistry {
   func addedModels(_ name: FunctionName) throws -> [Model] {
     try store.models(of: name).map { model in
       try Model(
-        name: model.name, path: preparer.catalog.weights(of: model.digest),
+        name: model.name, path: preparer.catalog.place(model.digest, as: model.name, of: name),
         settings: ModelSettings(memory: model.memory, isPinned: model.isPinned, priority: model.priority),
         isAdded: true)
     }

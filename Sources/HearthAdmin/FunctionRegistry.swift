@@ -73,6 +73,7 @@ public actor FunctionRegistry {
     try store.delete(name)
     dispatcher.delete(name)
     arrivals.remove(name)
+    preparer.catalog.unplaceModels(of: name)
     releaseZygotes()
     logger.info("deleted", metadata: ["function": "\(name)"])
   }

@@ -5,7 +5,7 @@ import HearthTransfer
 
 /// The bundles a gateway holds: unpacked, read-only, one folder a digest, sharing their large files as blobs.
 public struct BundleCatalog: Sendable {
-  private let root: String
+  let root: String
   private let limits: BundleLimits
   public let blobs: BlobStore
   /// Held while weights are fetched: two deploys of the same file would write into the same partial one.
@@ -16,7 +16,7 @@ public struct BundleCatalog: Sendable {
     root = folder
     self.limits = limits
     blobs = BlobStore(folder: "\(folder)/blobs", staging: "\(folder)/staging")
-    for name in ["blobs", "bundles", "staging"] {
+    for name in ["blobs", "bundles", "models", "staging"] {
       try FileManager.default.createDirectory(atPath: "\(folder)/\(name)", withIntermediateDirectories: true)
     }
     for name in try FileManager.default.contentsOfDirectory(atPath: "\(folder)/staging")
@@ -68,17 +68,6 @@ public struct BundleCatalog: Sendable {
     }
     try commit(staging, manifest, unpacked: [file], .weights)
     return manifest.digest
-  }
-
-  /// The weights of a bundle that was uploaded as such: its one file, or its folder.
-  public func weights(of digest: Digest) throws -> String {
-    let folder = try folder(of: digest)
-    let names = try FileManager.default.contentsOfDirectory(atPath: folder)
-    var isFolder: ObjCBool = false
-    guard names.count == 1, let name = names.first,
-      FileManager.default.fileExists(atPath: "\(folder)/\(name)", isDirectory: &isFolder), !isFolder.boolValue
-    else { return folder }
-    return "\(folder)/\(name)"
   }
 
   /// Fetches the weights that `files` gives a source for, and puts them into the bundle's folder.

@@ -15,6 +15,8 @@ public struct DeployedVersion: Sendable {
   public var log: FunctionLog
   /// Those of the bundle and those that were added; nil where the function is not one of many models.
   public var models: [Model]?
+  /// The folder of models that were added; nil where the function is not one of many models.
+  public var modelsFolder: String?
 
   public init(
     name: FunctionName, digest: Digest, spec: FunctionSpec, policy: FunctionPolicy, folder: String,
@@ -56,12 +58,14 @@ public struct DeployedVersion: Sendable {
     if spec.resources.cpu > 0, variables["OMP_NUM_THREADS"] == nil {
       variables["OMP_NUM_THREADS"] = String(max(1, Int(spec.resources.cpu.rounded())))
     }
-    return WorkerPlan(
+    var plan = WorkerPlan(
       id: id, function: name, version: digest.short, bundle: folder, entry: entry, environment: environment,
       preload: preload, forks: forks, slots: policy.concurrencyMax, variables: variables,
       config: spec.config, network: spec.network, memory: model == nil ? spec.resources.memory : nil,
       temporary: spec.resources.temporary, log: log,
       model: model.map { WorkerPlan.Model(name: $0.name.rawValue, path: $0.path, bytes: $0.bytes) })
+    plan.visible = [modelsFolder].compactMap(\.self)
+    return plan
   }
 }
 

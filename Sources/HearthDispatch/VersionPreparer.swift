@@ -49,6 +49,7 @@ public final class VersionPreparer: Sendable {
       environment: environment, log: log(of: name))
     if let own = try spec.models(in: folder) {
       let names = Set(added.map(\.name))
+      version.modelsFolder = try catalog.modelsFolder(of: name)
       version.models = added + own.filter { !names.contains($0.name) }
     }
     progress("Preparing the interpreter")

@@ -8,14 +8,18 @@ import NIOCore
 /// Runs workers as processes of this machine. All state lives on one event loop, apart from those of the requests.
 public final class LocalHost: WorkerHost, @unchecked Sendable {
   // `zygotes` and `workers` are touched on `loop` only.
-  private let loop: any EventLoop
+  let loop: any EventLoop
   private let runtime: String
   private let directory: String
   private let dataFolder: String
   private let zygoteLog: FunctionLog
   private let logger: Logger
   private var zygotes: [Zygote.Key: Zygote] = [:]
-  private var workers: [WorkerID: LocalWorker] = [:]
+  /// By what their zygotes know them.
+  var workers: [WorkerID: LocalWorker] = [:]
+  var spareCount: UInt64 = 0
+  /// Changed on `loop` only; read from wherever they are measured.
+  let spares = NIOLockedValueBox<[SpareKey: LocalWorker]>([:])
   /// How many deploys prepare with a zygote now; those keep it.
   private var claims: [Zygote.Key: Int] = [:]
   private var hasReportedIsolation = false
@@ -83,24 +87,43 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   public func start(
     _ plan: WorkerPlan, observer: @escaping WorkerObserver
   ) -> any WorkerHandle {
-    let worker = LocalWorker(
-      plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, observer: observer)
+    let worker = makeWorker(plan, observer: observer)
     loop.execute { [self] in
-      workers[plan.id] = worker
-      do {
-        let zygote = try zygote(Zygote.Key(environment: plan.environment, preload: plan.preload))
-        zygote.whenSettled { worker.launch(from: zygote) }
-      } catch {
-        worker.fail((error as? HearthError)?.message ?? "its process could not be started")
+      worker.whenReady { [self] in refillSpare(for: plan) }
+      worker.whenGone { [self] in endSpareIfUnused(plan) }
+      if !worker.isStopWanted, let spare = takeSpare(for: plan) {
+        workers[spare.processID] = worker
+        worker.whenGone { [self, unowned worker] in workers[worker.processID] = nil }
+        worker.takeOver(spare)
+      } else {
+        launch(worker)
       }
-      worker.whenGone { [self] in workers[plan.id] = nil }
     }
     return worker
   }
 
+  func makeWorker(_ plan: WorkerPlan, isSpare: Bool = false, observer: @escaping WorkerObserver) -> LocalWorker {
+    LocalWorker(
+      plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, isSpare: isSpare,
+      observer: observer)
+  }
+
+  /// Gives a worker a process of its own.
+  func launch(_ worker: LocalWorker) {
+    workers[worker.processID] = worker
+    worker.whenGone { [self, unowned worker] in workers[worker.processID] = nil }
+    do {
+      let zygote = try zygote(Zygote.Key(environment: worker.plan.environment, preload: worker.plan.preload))
+      zygote.whenSettled { worker.launch(from: zygote) }
+    } catch {
+      worker.fail((error as? HearthError)?.message ?? "its process could not be started")
+    }
+  }
+
   public var overhead: ByteSize {
-    let pids = zygotePids.withLockedValue { Array($0.values) }
-    return ByteSize(bytes: pids.compactMap { ProcessMemory.own(of: $0)?.bytes }.reduce(0, +))
+    let zygotes = zygotePids.withLockedValue { Array($0.values) }.compactMap(ProcessMemory.own)
+    let spares = spares.withLockedValue { Array($0.values) }.compactMap(\.memory)
+    return ByteSize(bytes: (zygotes + spares).reduce(0) { $0 + $1.bytes })
   }
 
   /// Ends every zygote, and with them every worker that still runs.

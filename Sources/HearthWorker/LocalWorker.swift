@@ -23,21 +23,32 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   ]
 
   let id: WorkerID
-  private let plan: WorkerPlan
-  private let directory: String
+  let plan: WorkerPlan
   private let dataFolder: String
   private let loop: any EventLoop
   private let observer: WorkerObserver
   private let created = NIODeadline.now()
 
   // On `loop` only.
+  /// What its zygote knows its process by: its own id, or that of the spare it took over.
+  private(set) var processID: WorkerID
+  private(set) var directory: String
   private(set) var zygote: Zygote?
   private var state = State.launching
   private var failure: String?
   private var hasRunOutOfMemory = false
-  private var stopWanted = false
+  private(set) var isStopWanted = false
+  /// Whether it was ready and told to stop.
+  private var isStopping = false
+  private var readyActions: [() -> Void] = []
   private var goneActions: [() -> Void] = []
   private var processBegan = NIODeadline.now()
+  /// Whether it is a spare: a process that waits to be taken over by a worker with a model.
+  private let isSpare: Bool
+  /// Whether its process waits to be told which model to load.
+  private var isWaiting = false
+  /// The worker that has taken this spare over.
+  private var successor: LocalWorker?
 
   // From any loop.
   private let control = NIOLockedValueBox<ControlChannel?>(nil)
@@ -45,9 +56,12 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private let pid = NIOLockedValueBox<Int32?>(nil)
 
   init(
-    _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, observer: @escaping WorkerObserver
+    _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, isSpare: Bool = false,
+    observer: @escaping WorkerObserver
   ) {
     id = plan.id
+    processID = plan.id
+    self.isSpare = isSpare
     self.plan = plan
     self.directory = directory
     self.dataFolder = dataFolder
@@ -60,13 +74,17 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   // Starting and ending, on the loop.
 
+  var hasEnded: Bool { if case .gone = state { true } else { false } }
+
+  func whenReady(_ action: @escaping () -> Void) { readyActions.append(action) }
+
   func whenGone(_ action: @escaping () -> Void) {
     if case .gone = state { action() } else { goneActions.append(action) }
   }
 
   func launch(from zygote: Zygote) {
     guard case .launching = state else { return }
-    if stopWanted { return fail("it was stopped before it ran") }
+    if isStopWanted { return fail("it was stopped before it ran") }
     let forkable: Bool
     switch zygote.state {
     case .starting: preconditionFailure("a launch waits for its zygote")
@@ -93,10 +111,11 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       throw error
     }
     defer { close(output.theirs) }
-    LogPipe.open(output.ours, on: loop, log: plan.log, worker: id)
+    LogPipe.open(output.ours, on: loop, log: plan.log, worker: { [self] in successor?.id ?? id })
     try ControlChannel.open(
-      sockets.ours, on: loop, received: { [self] in received($0) }, closed: { [self] in controlClosed() }
-    ).whenSuccess { [self] channel in control.withLockedValue { $0 = channel } }
+      sockets.ours, on: loop, received: { [self] in (successor ?? self).received($0) },
+      closed: { [self] in (successor ?? self).controlClosed() }
+    ).whenSuccess { [self] channel in (successor ?? self).control.withLockedValue { $0 = channel } }
     guard zygote.start(message(fork: fork), descriptors: [sockets.theirs, output.theirs, output.theirs]) else {
       throw HearthError(.internalError, "its zygote did not answer")
     }
@@ -114,7 +133,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
       environment: plan.variables, config: plan.config, directory: directory, hidden: dataFolder, network: plan.network,
       memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes,
-      model: plan.model.map { WorkerLaunch.Model(name: $0.name, path: $0.path, bytes: $0.bytes) })
+      model: plan.model?.launch, awaitsModel: isSpare, visible: plan.visible)
   }
 
   /// Ends a launch that never got a process, or whose process is of no use.
@@ -133,7 +152,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     state = .starting
     processBegan = .now()
     if case .command = plan.entry { awaitSocket(attempt: 0) }
-    if stopWanted { kill() }
+    if isStopWanted { kill() }
   }
 
   func processExited(status: Int32?, signal: Int32?) {
@@ -141,6 +160,27 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       signal.map { "its process was ended by signal \($0)\(LocalWorker.signalNames[$0].map { " (\($0))" } ?? "")" }
       ?? "its process exited with status \(status ?? -1)"
     end(description: how)
+  }
+
+  /// Takes over a spare's process, which loads this worker's model as soon as it waits for one. Call instead of
+  /// `launch`.
+  func takeOver(_ spare: LocalWorker) {
+    zygote = spare.zygote
+    processID = spare.processID
+    directory = spare.directory
+    spare.successor = self
+    // Nothing of it is left to end.
+    spare.state = .gone
+    control.withLockedValue { $0 = spare.control.withLockedValue { $0 } }
+    if let pid = spare.pid.withLockedValue({ $0 }) { processStarted(pid) }
+    if spare.isWaiting { loadModel() }
+  }
+
+  /// Tells a process that waits for it which model to load.
+  private func loadModel() {
+    guard let model = plan.model else { return }
+    if isStopWanted { return kill() }
+    control.withLockedValue { $0 }?.send(WorkerCommand.load(model.launch))
   }
 
   private func end(description: String) {
@@ -164,16 +204,19 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   private func becomeReady(load: Duration) {
     guard case .starting = state else { return }
-    if stopWanted { return kill() }
+    if isStopWanted { return kill() }
     state = .ready
     let total = NIODeadline.now() - created
     observer(self, .ready(spawn: max(.zero, .nanoseconds(total.nanoseconds) - load), load: load))
+    for action in readyActions { action() }
+    readyActions = []
   }
 
   private func received(_ line: ByteBuffer) {
     guard let report = try? ControlCodec.decode(WorkerReport.self, from: line) else { return }
     switch report {
     case .loading: observer(self, .progressed(fraction: nil, note: nil))
+    case .waiting: if isSpare { isWaiting = true } else { loadModel() }
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
     case .ready(let loadSeconds):
@@ -187,11 +230,17 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   }
 
   /// A handler's process is gone or hangs half-dead; its zygote says which. A command closes its end at once.
+  ///
+  /// Of a worker that was told to stop nothing more is needed but its memory, which is free before its sockets are
+  /// closed; to hear of its end from the zygote takes milliseconds more.
   private func controlClosed() {
     if case .command = plan.entry { return }
+    if isStopping, let pid = pid.withLockedValue({ $0 }), ProcessMemory.isFree(pid) {
+      return end(description: "it was stopped")
+    }
     loop.assumeIsolated().scheduleTask(in: .seconds(1)) { [self] in
       if case .gone = state { return }
-      zygote?.signal(id, SIGKILL)
+      zygote?.signal(processID, SIGKILL)
     }
   }
 
@@ -272,16 +321,17 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     loop.execute { [self] in
       switch state {
       case .gone: return
-      case .launching: stopWanted = true
-      case .starting: zygote?.signal(id, SIGKILL)
+      case .launching: isStopWanted = true
+      case .starting: zygote?.signal(processID, SIGKILL)
       case .ready:
+        isStopping = true
         if case .command = plan.entry {
-          zygote?.signal(id, SIGTERM)
+          zygote?.signal(processID, SIGTERM)
         } else {
           control.withLockedValue { $0 }?.send(WorkerCommand.drain)
         }
         loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace) { [self] in
-          if case .ready = state { zygote?.signal(id, SIGKILL) }
+          if case .ready = state { zygote?.signal(processID, SIGKILL) }
         }
       }
     }
@@ -289,9 +339,9 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   func kill() {
     loop.execute { [self] in
-      stopWanted = true
+      isStopWanted = true
       if case .gone = state { return }
-      zygote?.signal(id, SIGKILL)
+      zygote?.signal(processID, SIGKILL)
     }
   }
 }

@@ -5,8 +5,10 @@ import NIOPosix
 
 /// Reads what a worker or zygote prints and appends it to the function's log.
 enum LogPipe {
-  /// Takes ownership of the reading end.
-  static func open(_ descriptor: Int32, on loop: any EventLoop, log: FunctionLog, worker: WorkerID?) {
+  /// Takes ownership of the reading end. `worker`, asked on the loop, says whose lines they are.
+  static func open(
+    _ descriptor: Int32, on loop: any EventLoop, log: FunctionLog, worker: @escaping @Sendable () -> WorkerID?
+  ) {
     NIOPipeBootstrap(group: loop)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
@@ -26,10 +28,10 @@ private final class LogHandler: ChannelInboundHandler {
   private static let unitSeparator = UInt8(0x1F)
 
   private let log: FunctionLog
-  private let worker: WorkerID?
+  private let worker: () -> WorkerID?
   private var buffer = ByteBuffer()
 
-  init(log: FunctionLog, worker: WorkerID?) {
+  init(log: FunctionLog, worker: @escaping () -> WorkerID?) {
     self.log = log
     self.worker = worker
   }
@@ -59,6 +61,6 @@ private final class LogHandler: ChannelInboundHandler {
       request = String(decoding: view[view.index(after: view.startIndex)..<unit], as: UTF8.self)
       text = view[view.index(after: unit)...]
     }
-    log.append(String(decoding: text, as: UTF8.self), worker: worker, request: request)
+    log.append(String(decoding: text, as: UTF8.self), worker: worker(), request: request)
   }
 }

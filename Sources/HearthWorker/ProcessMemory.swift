@@ -24,6 +24,13 @@ enum ProcessMemory {
   /// The same of the process alone.
   static func own(of pid: Int32) -> ByteSize? { read(pid).map { ByteSize(bytes: $0) } }
 
+  /// Whether a process holds no memory any more: it is gone, or on its way out past the point where the kernel takes its
+  /// memory back. Its children are not looked at.
+  static func isFree(_ pid: Int32) -> Bool {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8) else { return true }
+    return text.hasPrefix("0 ")
+  }
+
   private static func read(_ pid: Int32) -> Int64? {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/smaps_rollup", encoding: .utf8) else { return nil }
     for line in text.split(separator: "\n") where line.hasPrefix("Pss:") {

@@ -48,7 +48,10 @@ public struct WorkerPlan: Sendable {
   public var memory: ByteSize?
   public var temporary: ByteSize
   public var log: FunctionLog
+  /// The model that it is to load; nil where its function is not one of many.
   public var model: Model?
+  /// Further folders that it is to see: those of models that are no part of the bundle.
+  public var visible: [String] = []
 
   /// Whether the worker takes one request after another from a connection and answers them in order: the runtime's
   /// workers with one slot do. Nobody knows it of a program.

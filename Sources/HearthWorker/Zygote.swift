@@ -51,7 +51,7 @@ final class Zygote {
     }
     let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
     defer { for descriptor in [null, sockets.theirs, output.theirs] { close(descriptor) } }
-    LogPipe.open(output.ours, on: loop, log: log, worker: nil)
+    LogPipe.open(output.ours, on: loop, log: log, worker: { nil })
     // Without -S an environment's packages are visible; the base interpreter's own must not be.
     let flags = key.environment.hasPackages ? ["-I"] : ["-I", "-S"]
     pid = try ChildProcess.spawn(

@@ -164,6 +164,7 @@ extension WorkerCommand: ControlMessageCoding {
     case .connect: "connect"
     case .cancel: "cancel"
     case .withdraw: "withdraw"
+    case .load: "load"
     case .drain: "drain"
     }
   }
@@ -173,6 +174,7 @@ extension WorkerCommand: ControlMessageCoding {
     case "connect": self = .connect
     case "cancel": self = .cancel(request: try members.decode(String.self, forKey: "request"))
     case "withdraw": self = .withdraw(request: try members.decode(String.self, forKey: "request"))
+    case "load": self = .load(try members.decode(WorkerLaunch.Model.self, forKey: "model"))
     case "drain": self = .drain
     default: throw unknown(type, members)
     }
@@ -181,6 +183,7 @@ extension WorkerCommand: ControlMessageCoding {
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
     case .connect, .drain: break
+    case .load(let model): try members.encode(model, forKey: "model")
     case .cancel(let request), .withdraw(let request): try members.encode(request, forKey: "request")
     }
   }
@@ -190,6 +193,7 @@ extension WorkerReport: ControlMessageCoding {
   public var type: String {
     switch self {
     case .loading: "loading"
+    case .waiting: "waiting"
     case .progress: "progress"
     case .ready: "ready"
     case .withdrawn: "withdrawn"
@@ -200,6 +204,7 @@ extension WorkerReport: ControlMessageCoding {
   public init(type: String, from members: KeyedDecodingContainer<ControlKey>) throws {
     switch type {
     case "loading": self = .loading
+    case "waiting": self = .waiting
     case "progress":
       // A worker runs code that is not trusted: its numbers are brought into range, not believed.
       let fraction = try members.decodeIfPresent(Double.self, forKey: "fraction")
@@ -222,7 +227,7 @@ extension WorkerReport: ControlMessageCoding {
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
-    case .loading: break
+    case .loading, .waiting: break
     case .progress(let fraction, let note):
       try members.encodeIfPresent(fraction, forKey: "fraction")
       try members.encodeIfPresent(note, forKey: "note")

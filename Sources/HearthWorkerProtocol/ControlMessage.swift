@@ -39,6 +39,8 @@ public enum WorkerCommand: Hashable, Sendable {
   case cancel(request: String)
   /// Give this request back unless it has been begun: it was sent ahead and waits behind one that takes long.
   case withdraw(request: String)
+  /// Load this model: the worker was started without one, and waits.
+  case load(WorkerLaunch.Model)
   /// Finish what is in flight and exit.
   case drain
 }
@@ -47,6 +49,8 @@ public enum WorkerCommand: Hashable, Sendable {
 public enum WorkerReport: Hashable, Sendable {
   /// The process runs and has begun to load the function.
   case loading
+  /// The author's class is made, and waits to be told which model to load.
+  case waiting
   /// The load goes on; `fraction` is from 0 to 1 where the function knows it.
   case progress(fraction: Double?, note: String?)
   /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code.
@@ -103,12 +107,17 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public var temporaryBytes: Int64
   /// The model to load; nil where the function is not one of many models.
   public var model: Model?
+  /// Whether the worker is told later which model to load.
+  public var awaitsModel = false
+  /// Further folders that it is to see, below the hidden one.
+  public var visible: [String] = []
 
   public init(
     worker: String, function: String, version: String, bundle: String, handler: String?, command: [String]?,
     python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
     hidden: String,
-    network: Bool, memoryBytes: Int64?, temporaryBytes: Int64, model: Model? = nil
+    network: Bool, memoryBytes: Int64?, temporaryBytes: Int64, model: Model? = nil, awaitsModel: Bool = false,
+    visible: [String] = []
   ) {
     self.worker = worker
     self.function = function
@@ -127,11 +136,14 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     self.memoryBytes = memoryBytes
     self.temporaryBytes = temporaryBytes
     self.model = model
+    self.awaitsModel = awaitsModel
+    self.visible = visible
   }
 
   enum CodingKeys: String, CodingKey {
     case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
-    case hidden, network, model
+    case hidden, network, model, visible
+    case awaitsModel = "awaits_model"
     case memoryBytes = "memory_bytes"
     case temporaryBytes = "temporary_bytes"
   }

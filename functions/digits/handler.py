@@ -5,15 +5,12 @@ import onnxruntime
 
 
 class Digits:
+    def __init__(self, context):
+        # Made ahead of the model: the first session of a process costs what all others share.
+        session(context.bundle / "warm.onnx")
+
     def load(self, model):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        # The weights lie beside the graph and are mapped as they are: a load costs milliseconds, and evicting the model
-        # leaves them in the page cache.
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        return onnxruntime.InferenceSession(
-            model.path / "digits.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        return session(model.path / "digits.onnx")
 
     def predict(self, input, context):
         pixels = numpy.asarray([input["pixels"]], numpy.float32)
@@ -22,3 +19,12 @@ class Digits:
         (probabilities,) = context.model.run(["probabilities"], {"pixels": pixels})
         digit = int(probabilities[0].argmax())
         return {"digit": digit, "score": round(float(probabilities[0][digit]), 4), "model": context.model_name}
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    # The weights lie beside the graph and are mapped as they are: a load costs milliseconds, and evicting the model
+    # leaves them in the page cache.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -4,8 +4,8 @@
 
 Each network is 64 → h → h → 10: two hidden layers of seeded random features (Rahimi and Recht, 2008) and a read-out
 trained in closed form by ridge regression, so that a model takes tenths of a second whatever its size. The tensors lie
-in a file beside the graph, which workers map instead of reading. Needs numpy and onnx; the digits come with scikit-learn
-(UCI "Optical Recognition of Handwritten Digits", CC BY 4.0).
+in a file beside the graph, which workers map instead of reading. Needs numpy and onnx; the digits come with
+scikit-learn (UCI "Optical Recognition of Handwritten Digits", CC BY 4.0).
 """
 
 import argparse

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,39 @@ class Function:
         #: By thread: the event loop and the task it runs now.
         self._tasks: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}
         self.context = Context(self._bundle, config_of(launch["config"]), self._progress)
-        model = launch.get("model")
         #: What to load, where the function is one of many models.
-        self._model = None if model is None else Model(model["name"], Path(model["path"]), model["bytes"])
+        self._model: Model | None = None
+        if launch.get("model") is not None:
+            self.expect(launch["model"])
+        #: The author's object, once it is made.
+        self._instance: Any = None
         self._predict: Any = None
         self._is_async = False
+
+    def expect(self, model: dict[str, Any]) -> None:
+        """Says which of the function's models to load."""
+        self._model = Model(model["name"], Path(model["path"]), model["bytes"])
+        self._hidden = [(model["path"], "<model>"), *self._hidden]
+
+    def prepare(self) -> bool:
+        """Imports the class and makes it, for a model that is named later; reports how that went, and returns it."""
+        if not self._reported(self._make):
+            return False
+        self._control.send({"type": "waiting"})
+        return True
 
     def load(self) -> bool:
         """Imports the class and loads it; reports ready or failed, and returns which."""
         began = time.monotonic()
+        if not self._reported(self._load):
+            return False
+        self._control.send({"type": "ready", "load_seconds": round(time.monotonic() - began, 6)})
+        return True
+
+    def _reported(self, step: Callable[[], None]) -> bool:
+        """Takes a step of the author's code, and reports its failure."""
         try:
-            self._load()
+            step()
         except BaseException as error:
             self._control.send(
                 {
@@ -56,10 +78,9 @@ class Function:
             )
             traceback.print_exc()
             return False
-        self._control.send({"type": "ready", "load_seconds": round(time.monotonic() - began, 6)})
         return True
 
-    def _load(self) -> None:
+    def _make(self) -> None:
         file_name, _, class_name = self._handler.partition(":")
         # Modules beside the handler are importable; the bundle comes before installed packages.
         sys.path.insert(0, str((self._bundle / file_name).parent))
@@ -73,11 +94,19 @@ class Function:
         if not isinstance(author_class, type):
             raise AttributeError(f"{file_name} has no class named {class_name}")
         make: Any = author_class
-        instance = make(self.context) if _takes_argument(make.__init__) else make()
+        self._instance = make(self.context) if _takes_argument(make.__init__) else make()
+
+    def _load(self) -> None:
+        if self._instance is None:
+            self._make()
+        instance = self._instance
+        class_name = type(instance).__name__
         load = getattr(instance, "load", None)
         if self._model is not None:
             if load is None:
-                raise AttributeError(f"{class_name} has no method load(self, model), which a function with models needs")
+                raise AttributeError(
+                    f"{class_name} has no method load(self, model), which a function with models needs"
+                )
             self.context.model = load(self._model)
             self.context.model_name = self._model.name
         elif load is not None:
@@ -185,7 +214,6 @@ def _hidden_paths(launch: dict[str, Any]) -> list[tuple[str, str]]:
         (launch["directory"] + "/tmp", "<temporary>"),
         (launch["directory"], "<worker>"),
         (launch["bundle"], "<bundle>"),
-        *([(launch["model"]["path"], "<model>")] if launch.get("model") else []),
         (_RUNTIME, "<runtime>"),
         (sys.prefix, "<python>"),
         (sys.base_prefix, "<python>"),

@@ -24,8 +24,13 @@ def isolate(launch: dict[str, Any], missing: dict[str, str]) -> None:
         network=launch["network"],
         memory_bytes=launch.get("memory_bytes"),
         temporary_bytes=launch["temporary_bytes"],
-        visible=(launch["bundle"], _environment_of(launch), os.path.dirname(os.path.abspath(__file__)), sys.prefix)
-        + _model_folder(launch),
+        visible=(
+            launch["bundle"],
+            _environment_of(launch),
+            os.path.dirname(os.path.abspath(__file__)),
+            sys.prefix,
+            *launch["visible"],
+        ),
         hidden=launch["hidden"],
         writes_directory=launch.get("command") is not None,
     )
@@ -40,15 +45,6 @@ def isolate(launch: dict[str, Any], missing: dict[str, str]) -> None:
 def _environment_of(launch: dict[str, Any]) -> str:
     """The folder of the interpreter's environment: bin/python lies in it."""
     return os.path.dirname(os.path.dirname(launch.get("python") or sys.executable))
-
-
-def _model_folder(launch: dict[str, Any]) -> tuple[str, ...]:
-    """The folder of a model that is not part of the bundle."""
-    model = launch.get("model")
-    if model is None or model["path"].startswith(launch["bundle"] + "/"):
-        return ()
-    path: str = model["path"]
-    return (path if os.path.isdir(path) else os.path.dirname(path),)
 
 
 def enter(launch: dict[str, Any], control: socket.socket) -> None:
@@ -93,5 +89,20 @@ def serve(launch: dict[str, Any], connection: socket.socket) -> None:
     control = ControlSocket(connection)
     control.send({"type": "loading"})
     function = Function(launch, control)
+    if launch["awaits_model"]:
+        if not function.prepare():
+            return
+        function.expect(_model_to_load(control))
     if function.load():
         Server(function, control, slots=launch["slots"]).run()
+
+
+def _model_to_load(control: ControlSocket) -> dict[str, Any]:
+    """Waits until the gateway says which model this worker is for; ends with it, or when it is not needed."""
+    while (message := control.receive()) is not None:
+        if message.get("type") == "load":
+            model: dict[str, Any] = message["model"]
+            return model
+        if message.get("type") == "drain":
+            break
+    os._exit(0)
