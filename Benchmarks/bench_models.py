@@ -111,7 +111,7 @@ def hearth(models, places, calls, is_hit, samples):
     folder = Path(tempfile.mkdtemp(prefix="hearth-bench-", dir="/tmp"))
     gateway = None
     try:
-        for name in ("handler.py", "requirements.txt"):
+        for name in ("handler.py", "requirements.txt", "warm.onnx"):
             shutil.copy(ROOT / "functions/digits" / name, folder)
         lines = (ROOT / "functions/digits/function.yaml").read_text().replace("models: weights", "models:")
         entries = "".join(f"  - {{path: weights/{name}, memory: {MODEL_MEMORY}MiB}}\n" for name in models)
