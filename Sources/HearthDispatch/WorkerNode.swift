@@ -130,8 +130,15 @@ final class WorkerNode: Sendable {
           return state.unmeasured
         }
         for endpoint in endpoints { endpoint.measureWorkers() }
+        measureOverhead()
       }
     }
+  }
+
+  /// What the host's own processes take counts as well. Reads files.
+  private func measureOverhead() {
+    let overhead = host.overhead
+    decide { $0.schedule.overheadMeasured(overhead.bytes, now: $1) }
   }
 
   /// A worker's memory was measured.
@@ -157,10 +164,7 @@ final class WorkerNode: Sendable {
   private func perform(_ action: NodeSchedule.Action) {
     switch action {
     case .grant(let id): owner(of: id)?.startGranted(id)
-    case .refuse(let id, let bytes):
-      let budget = state.withLockedValue { ByteSize(bytes: $0.schedule.memory).rounded }
-      owner(of: id)?.startRefused(
-        id, "a worker takes \(ByteSize(bytes: bytes).rounded), and workers-memory is \(budget)")
+    case .refuse(let id, let bytes): owner(of: id)?.startRefused(id, refusal(bytes))
     case .reclaim(let id):
       guard let asker = owner(of: id) else { return }
       reclaim(state.withLockedValue { $0.schedule.missing(for: id) }, for: asker)
@@ -169,6 +173,14 @@ final class WorkerNode: Sendable {
     case .wake(let instant):
       state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
     }
+  }
+
+  private func refusal(_ bytes: Int64) -> String {
+    let (memory, overhead) = state.withLockedValue { ($0.schedule.memory, $0.schedule.overhead) }
+    let budget =
+      "a worker takes \(ByteSize(bytes: bytes).rounded), and workers-memory is \(ByteSize(bytes: memory).rounded)"
+    guard overhead > 0 else { return budget }
+    return "\(budget), of which the gateway's own processes take \(ByteSize(bytes: overhead).rounded)"
   }
 
   private func owner(of id: WorkerID) -> FunctionEndpoint? { state.withLockedValue { $0.owners[id] } }
@@ -182,19 +194,16 @@ final class WorkerNode: Sendable {
   private func reclaim(_ bytes: Int64, for asker: FunctionEndpoint?) {
     guard bytes > 0 else { return }
     var owners: [WorkerID: FunctionEndpoint] = [:]
-    var candidates: [Eviction.Candidate] = []
-    var next: HearthInstant?
+    var found = FunctionSchedule.Reclaimable()
     for endpoint in endpoints where endpoint !== asker {
-      let found = endpoint.reclaimable()
-      next = [next, found.next].compactMap(\.self).min()
-      for var candidate in found.candidates {
-        owners[candidate.id] = endpoint
-        candidate.bytes = memory(of: candidate.id).bytes
-        candidates.append(candidate)
-      }
+      let own = endpoint.reclaimable()
+      for candidate in own.candidates { owners[candidate.id] = endpoint }
+      found.add(own) { memory(of: $0).bytes }
     }
-    let victims = state.withLockedValue { [candidates] in
-      $0.schedule.victims(among: candidates, bytes: bytes, mustSuffice: asker != nil)
+    let (victims, next) = state.withLockedValue { [found] state in
+      let chosen = state.schedule.victims(
+        among: found, bytes: bytes, mustSuffice: asker != nil, now: clock.now)
+      return (chosen.victims, chosen.next)
     }
     for victim in victims {
       guard let endpoint = owners[victim.id], endpoint.reclaim(victim.id) else { continue }
@@ -205,7 +214,7 @@ final class WorkerNode: Sendable {
         state.evictions.idleTime += victim.idle
       }
     }
-    if victims.isEmpty, let next { decide { state, _ in state.schedule.roomExpected(at: next) } }
+    if let next { decide { state, _ in state.schedule.roomExpected(at: next) } }
   }
 
   private func yield(_ owners: [WorkerOwner], for asking: WorkerID) {
@@ -241,8 +250,7 @@ final class WorkerNode: Sendable {
     let endpoints = endpoints
     NIOThreadPool.singleton.submit { [self] _ in
       for endpoint in endpoints { endpoint.measureWorkers() }
-      let overhead = host.overhead
-      decide { $0.schedule.overheadMeasured(overhead.bytes, now: $1) }
+      measureOverhead()
       state.withLockedValue { $0.isMeasuring = false }
     }
   }

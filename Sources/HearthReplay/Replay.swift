@@ -247,25 +247,18 @@ public struct Replay {
 
   private mutating func reclaim(_ bytes: Int64, for asking: Int) {
     guard bytes > 0 else { return }
-    var candidates: [Eviction.Candidate] = []
-    var next: HearthInstant?
-    for index in functions.indices
-    where functions[index].schedule.workerCount > 0 && index != asking {
-      let found = functions[index].schedule.reclaimable(now: now)
-      next = [next, found.next].compactMap(\.self).min()
-      for var candidate in found.candidates {
-        candidate.bytes = node.bytes(of: candidate.id)
-        candidates.append(candidate)
-      }
+    var found = FunctionSchedule.Reclaimable()
+    for index in functions.indices where functions[index].schedule.workerCount > 0 && index != asking {
+      found.add(functions[index].schedule.reclaimable(now: now), bytes: node.bytes)
     }
-    let victims = node.victims(among: candidates, bytes: bytes)
-    for victim in victims {
+    let chosen = node.victims(among: found, bytes: bytes, now: now)
+    for victim in chosen.victims {
       node.workerEvicted(victim)
       report.reclaimed += 1
       let index = Replay.function(of: victim.id)
       take(functions[index].schedule.workerReclaimed(victim.id, now: now), index)
     }
-    if victims.isEmpty, let next { take(node.roomExpected(at: next)) }
+    if let next = chosen.next { take(node.roomExpected(at: next)) }
   }
 
   private mutating func yield(_ owners: [WorkerOwner], for id: WorkerID) {

@@ -7,6 +7,8 @@ extension Eviction {
     public var id: WorkerID
     public var idle: Duration
     public var bytes: Int64
+    /// From when on it may be stopped: a load is not thrown away before it was of use.
+    public var freeAt = HearthInstant(nanoseconds: 0)
     /// Those of lower priority make room before those of higher.
     public var priority = 0
     public var usage = Usage()

@@ -7,6 +7,17 @@ extension FunctionSchedule {
     public var candidates: [Eviction.Candidate] = []
     /// When the next one may be stopped that may not yet; nil when there is none.
     public var next: HearthInstant?
+
+    public init() {}
+
+    /// Adds what another function or model has, with what its node knows of it.
+    public mutating func add(_ other: Reclaimable, bytes: (WorkerID) -> Int64) {
+      next = [next, other.next].compactMap(\.self).min()
+      for var candidate in other.candidates {
+        candidate.bytes = bytes(candidate.id)
+        candidates.append(candidate)
+      }
+    }
   }
 
   /// The idle workers that others may take the place of, now or later. Their sizes and priorities are the shell's to
@@ -18,11 +29,13 @@ extension FunctionSchedule {
     for id in available where found.candidates.count < surplus {
       guard let worker = workers[id], worker.inFlight.isEmpty else { continue }
       let free = residencyEnd(worker)
-      guard free <= now else {
+      // What is kept by word of the policy is passed over; what is kept for a moment may be worth to wait for.
+      guard free <= now || policy.residencyMin == nil else {
         found.next = min(found.next ?? free, free)
         continue
       }
       var candidate = Eviction.Candidate(id: id, idle: worker.idleSince.duration(to: now), bytes: 0)
+      candidate.freeAt = free
       candidate.usage = usage
       candidate.loadTime = startEstimate.value ?? .zero
       found.candidates.append(candidate)

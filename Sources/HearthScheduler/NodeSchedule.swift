@@ -254,13 +254,23 @@ public struct NodeSchedule: Sendable {
 
   private func excess() -> [Action] { held > memory ? [.reclaimExcess(held - memory)] : [] }
 
-  /// The idle workers to stop for this much memory: as few as it takes.
+  /// Whom to stop, and when to look again.
+  public struct Victims: Sendable {
+    public var victims: [Eviction.Candidate] = []
+    public var next: HearthInstant?
+  }
+
+  /// The idle workers to stop for this much memory: as few as it takes. None, and when to look again, if one of them may
+  /// not be stopped yet.
   ///
   /// - Parameter mustSuffice: whether to stop none if all together do not suffice.
   public func victims(
-    among candidates: [Eviction.Candidate], bytes: Int64, mustSuffice: Bool = true
-  ) -> [Eviction.Candidate] {
-    eviction.victims(among: candidates, bytes: bytes, mustSuffice: mustSuffice, cache)
+    among found: FunctionSchedule.Reclaimable, bytes: Int64, mustSuffice: Bool = true, now: HearthInstant
+  ) -> Victims {
+    let victims = eviction.victims(among: found.candidates, bytes: bytes, mustSuffice: mustSuffice, cache)
+    guard !victims.isEmpty else { return Victims(next: found.next) }
+    let free = victims.map(\.freeAt).max()!
+    return free <= now ? Victims(victims: victims) : Victims(next: free)
   }
 
   /// An idle worker was told to make room.

@@ -24,7 +24,9 @@ struct ModelCacheTests {
       yields += cache.yields
       ranOut += cache.ranOut
     }
-    #expect(events > 200_000 && evictions > 1_000 && yields > 100 && ranOut > 20, "\(events), \(evictions), \(yields), \(ranOut)")
+    #expect(
+      events > 200_000 && evictions > 1_000 && yields > 100 && ranOut > 20,
+      "\(events), \(evictions), \(yields), \(ranOut)")
   }
 
   @Test("The simulation sees memory that is given away before it is free")

@@ -59,13 +59,17 @@ struct NodeScheduleTests {
     #expect(ask(&node, 1, of: 1).granted == [WorkerID(1)])
     #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
     #expect(ask(&node, 3, of: 3).effects == [.reclaim(for: WorkerID(3))])
-    let candidates = [
+    var found = FunctionSchedule.Reclaimable()
+    found.candidates = [
       Eviction.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
       Eviction.Candidate(id: WorkerID(2), idle: .seconds(9), bytes: 100 * mebibyte),
     ]
-    #expect(node.victims(among: candidates, bytes: 50 * mebibyte).map(\.id) == [WorkerID(2)])
-    #expect(node.victims(among: candidates, bytes: 150 * mebibyte).map(\.id) == [WorkerID(2), WorkerID(1)])
-    #expect(node.victims(among: candidates, bytes: 250 * mebibyte) == [], "in vain is not worth it")
+    #expect(node.victims(among: found, bytes: 50 * mebibyte, now: instant(9)).victims.map(\.id) == [WorkerID(2)])
+    #expect(
+      node.victims(among: found, bytes: 150 * mebibyte, now: instant(9)).victims.map(\.id) == [
+        WorkerID(2), WorkerID(1),
+      ])
+    #expect(node.victims(among: found, bytes: 250 * mebibyte, now: instant(9)).victims == [], "in vain is not worth it")
     node.workerLeaves(WorkerID(2))
     #expect(node.timeReached(now: instant(1)).effects == [], "room is on its way")
     #expect(node.workerEnded(WorkerID(2), now: instant(2)).granted == [WorkerID(3)])

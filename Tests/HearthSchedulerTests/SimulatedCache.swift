@@ -207,7 +207,8 @@ struct SimulatedCache {
     processes[worker] = nil
     for id in process.running {
       end(id)
-      take(models[process.model].schedule.invocationFinished(id, on: worker, isWorkerLost: true, now: now), process.model)
+      take(
+        models[process.model].schedule.invocationFinished(id, on: worker, isWorkerLost: true, now: now), process.model)
     }
     let actions =
       failed
@@ -304,7 +305,8 @@ struct SimulatedCache {
       return check(false, "\(id) runs but does not wait")
     }
     check(model == processes[worker]?.model, "\(id) runs on another model's worker")
-    check(processes[worker]?.isReady == true && processes[worker]?.isEnding == false, "\(worker) is not ready for \(id)")
+    check(
+      processes[worker]?.isReady == true && processes[worker]?.isEnding == false, "\(worker) is not ready for \(id)")
     longestWait = max(longestWait, since.duration(to: now))
     processes[worker]?.running.append(id)
     check(
@@ -324,25 +326,20 @@ struct SimulatedCache {
 
   private mutating func reclaim(_ bytes: Int64, for asker: Int?) {
     guard bytes > 0 else { return }
-    var candidates: [Eviction.Candidate] = []
-    var next: HearthInstant?
+    var found = FunctionSchedule.Reclaimable()
     for model in models.indices where model != asker {
-      let found = models[model].schedule.reclaimable(now: now)
-      next = [next, found.next].compactMap(\.self).min()
-      for var candidate in found.candidates {
-        candidate.bytes = device.bytes(of: candidate.id)
-        candidate.priority = model % 2
-        candidates.append(candidate)
-      }
+      var own = models[model].schedule.reclaimable(now: now)
+      for index in own.candidates.indices { own.candidates[index].priority = model % 2 }
+      found.add(own, bytes: device.bytes)
     }
-    let victims = device.victims(among: candidates, bytes: bytes, mustSuffice: asker != nil)
-    for victim in victims {
+    let chosen = device.victims(among: found, bytes: bytes, mustSuffice: asker != nil, now: now)
+    for victim in chosen.victims {
       evictions += 1
       device.workerEvicted(victim)
       let model = SimulatedCache.model(of: victim.id)
       take(models[model].schedule.workerReclaimed(victim.id, now: now), model)
     }
-    if victims.isEmpty, let next { take(device.roomExpected(at: next)) }
+    if let next = chosen.next { take(device.roomExpected(at: next)) }
   }
 
   private mutating func yield(_ owners: [WorkerOwner], for worker: WorkerID) {
