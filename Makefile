@@ -8,9 +8,8 @@ VENV := .venv
 # Exclusive access is checked in debug builds, which all tests use; the check costs a twentieth of a request.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench bench-http bench-policy \
-  policy-pictures check-allocations soak fuzz \
-  clean
+.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench \
+  bench-http bench-models bench-policy policy-pictures check-allocations soak fuzz clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -35,6 +34,10 @@ bench-http: build $(VENV)/.test
 	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/bench_http.py
 
+## make bench-models   many models in memory for a few, beside other ways to do it; HEARTH_TRACES names traces
+bench-models: build .cache/weights-digits $(VENV)/.test
+	@$(VENV)/bin/python Benchmarks/bench_models.py
+
 ## make bench-policy   keep-alives on public traces; HEARTH_TRACES names their folder
 bench-policy: build
 	@$(PYTHON) Benchmarks/bench_policy.py
@@ -48,9 +51,9 @@ check-allocations: build $(VENV)/.test
 	@scripts/setup-bench
 	@$(VENV)/bin/python Benchmarks/allocations.py
 
-## make soak     the long forms: the scheduler's simulation (twelve million events), a minute of killed workers
+## make soak     the long forms: the schedules' simulations (twelve and seven million events), a minute of killed workers
 soak: setup build functions $(VENV)/.test
-	HEARTH_SOAK=1 $(SWIFT) test --filter ScheduleSimulation
+	HEARTH_SOAK=1 $(SWIFT) test --filter "ScheduleSimulation|ModelCache"
 	cd Tests/live && HEARTH_BINARY=$(CURDIR)/.build/release/hearth HEARTH_KILL_SECONDS=60 \
 	  ../../$(VENV)/bin/python -m pytest -k kills_of_an_idempotent
 
@@ -61,10 +64,16 @@ fuzz: setup
 setup:
 	@scripts/setup
 
-functions: functions/classify-image/weights/efficientnet-lite0.onnx
+FUNCTIONS := classify-image digits model-zoo
 
-functions/classify-image/weights/efficientnet-lite0.onnx: functions/classify-image/make_weights.py
-	@scripts/make-weights classify-image
+functions: $(FUNCTIONS:%=.cache/weights-%)
+
+# Touched when a function's weights are made: what they consist of differs.
+.cache/weights-%: functions/%/make_weights.py functions/%/weights.txt
+	@scripts/make-weights $*
+	@touch $@
+
+.cache/weights-model-zoo: functions/classify-image/make_weights.py
 
 test-swift:
 	$(SWIFT) test

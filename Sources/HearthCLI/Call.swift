@@ -20,7 +20,10 @@ struct Call: ParsableCommand {
   @Option(help: "The body's content type.")
   var contentType: String?
 
-  @Option(help: "A path below the function's root, such as /v1/items?limit=2.")
+  @Option(help: "One of its models, where it has many.")
+  var model: String?
+
+  @Option(help: "A path below the function's root, or the model's, such as /v1/items?limit=2.")
   var path = ""
 
   @Option(help: "A key, where the gateway needs one (default: HEARTH_KEY).")
@@ -37,11 +40,12 @@ struct Call: ParsableCommand {
 
   func run() throws {
     let name = try FunctionName(name)
+    let root = try model.map { "\(name)/models/\(try ModelName($0))" } ?? name.rawValue
     struct Gateway: Decodable {
       let data: String
     }
     let address = try gateway.client().get("/v1/gateway", as: Gateway.self).data
-    let transfer = Transfer("POST", "\(address)/functions/\(name)\(path)")
+    let transfer = Transfer("POST", "\(address)/functions/\(root)\(path)")
     transfer.stallTimeout = nil
     // The gateway's certificate is for its public name, not for the loopback address it is called by here.
     transfer.verifiesServer = !["127.0.0.1", "localhost", "[::1]"].contains(URL(string: address)?.host ?? "")

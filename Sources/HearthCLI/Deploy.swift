@@ -37,7 +37,12 @@ struct Deploy: ParsableCommand {
     let outcome = try deploy(name, digest, client)
     if gateway.json { return try JSONOutput.print(outcome) }
     print("\(outcome.name) is deployed as version \(outcome.number) (\(outcome.version)).")
-    print("Call it: hearth call \(outcome.name) -d '{}'")
+    if bundle.spec.models == nil {
+      print("Call it: hearth call \(outcome.name) -d '{}'")
+    } else {
+      print("Its models: hearth models \(outcome.name)")
+      print("Call one: hearth call \(outcome.name) --model MODEL -d '{}'")
+    }
   }
 
   /// Reads the deploy's steps as they come, and its result.

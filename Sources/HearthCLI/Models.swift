@@ -119,7 +119,7 @@ struct AddModel: ParsableCommand {
     Terminal.clearStatus()
     if gateway.json { return try JSONOutput.print(["added": model.rawValue]) }
     print("\(model) is a model of \(function) now.")
-    print("Call it: curl -d '{}' …/functions/\(function)/models/\(model)")
+    print("Call it: hearth call \(function) --model \(model) -d '{}'")
   }
 }
 

@@ -260,8 +260,8 @@ public struct NodeSchedule: Sendable {
     public var next: HearthInstant?
   }
 
-  /// The idle workers to stop for this much memory: as few as it takes. None, and when to look again, if one of them may
-  /// not be stopped yet.
+  /// The idle workers to stop for this much memory: as few as it takes. None, and when to look again, if one of them
+  /// may not be stopped yet.
   ///
   /// - Parameter mustSuffice: whether to stop none if all together do not suffice.
   public func victims(

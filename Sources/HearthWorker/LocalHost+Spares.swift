@@ -2,8 +2,8 @@ import HearthCore
 import HearthWorkerProtocol
 import NIOCore
 
-/// Spares: of a function of many models one process is kept that is forked, isolated and has made the author's class, so
-/// that the next model that is asked for costs its load alone.
+/// Spares: of a function of many models one process is kept that is forked, isolated and has made the author's class,
+/// so that the next model that is asked for costs its load alone.
 extension LocalHost {
   /// What a spare is good for: any model of one version.
   struct SpareKey: Hashable {

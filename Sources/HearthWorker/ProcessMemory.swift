@@ -24,8 +24,8 @@ enum ProcessMemory {
   /// The same of the process alone.
   static func own(of pid: Int32) -> ByteSize? { read(pid).map { ByteSize(bytes: $0) } }
 
-  /// Whether a process holds no memory any more: it is gone, or on its way out past the point where the kernel takes its
-  /// memory back. Its children are not looked at.
+  /// Whether a process holds no memory any more: it is gone, or on its way out past the point where the kernel takes
+  /// its memory back. Its children are not looked at.
   static func isFree(_ pid: Int32) -> Bool {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8) else { return true }
     return text.hasPrefix("0 ")

@@ -186,7 +186,7 @@ def test_a_model_of_low_priority_makes_room_first(many):
 
 def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
-    gateway = many(dict.fromkeys(settings, "mib=20"), memory="65MiB", settings=settings)
+    gateway = many(dict.fromkeys(settings, "mib=20"), memory="57MiB", settings=settings)
     call(gateway, "a")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         busy = pool.submit(call, gateway, "a", {"sleep": 1.5})
@@ -201,7 +201,7 @@ def test_a_model_in_use_makes_no_room_until_it_is_done(many):
 def test_a_hot_model_does_not_starve_another(many):
     settings = dict.fromkeys(("hot", "cold"), ", memory: 32MiB")
     gateway = many(
-        dict.fromkeys(settings, "mib=20"), memory="65MiB", settings=settings,
+        dict.fromkeys(settings, "mib=20"), memory="57MiB", settings=settings,
         spec="scaling: {max-model-wait: 2s}\n",
     )  # fmt: skip
     ends = threading.Event()
@@ -264,7 +264,7 @@ def test_memory_is_reserved_as_predicted_and_corrected_as_measured(many):
 
 def test_a_client_that_leaves_takes_its_cold_model_along(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
-    gateway = many(dict.fromkeys(settings, "mib=20"), memory="65MiB", settings=settings)
+    gateway = many(dict.fromkeys(settings, "mib=20"), memory="57MiB", settings=settings)
     call(gateway, "a")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         busy = pool.submit(call, gateway, "a", {"sleep": 2})

@@ -83,7 +83,8 @@ def launch_of(folder, **changes):
     (folder / "run" / "tmp").mkdir(parents=True)
     launch = golden("zygote-command-start")["launch"]
     launch |= {"bundle": str(folder / "bundle"), "directory": str(folder / "run"), "config": '{"word": "w"}'}
-    launch |= {"python": sys.executable, "memory_bytes": None, "hidden": "", **changes}
+    launch |= {"python": sys.executable, "memory_bytes": None, "hidden": "", "model": None, "visible": []}
+    launch |= changes
     return launch
 
 
@@ -119,6 +120,51 @@ def test_a_worker_from_start_to_end(zygote, tmp_path, fork):
     lines = read_all(log).split("\n")
     assert "\x1e\x1floading" in lines
     assert "\x1er-1\x1fcalled" in lines
+
+
+MODELS = """
+class Model:
+    def load(self, model):
+        return [model.name, model.path.read_text(), model.bytes]
+
+    def predict(self, input, context):
+        return [*context.model, context.model_name]
+"""
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_worker_loads_the_model_it_is_told(zygote, tmp_path, waits):
+    zygote.control.receive()
+    weights = tmp_path / "weights"
+    weights.write_text("w")
+    model = golden("worker-command-load")["model"] | {"path": str(weights)}
+    changes = {"awaits_model": True} if waits else {"model": model}
+    connection, log = zygote.start(launch_of(tmp_path, code=MODELS, **changes))
+    control = ControlSocket(connection)
+    assert control.receive() == golden("worker-report-loading")
+    if waits:
+        assert control.receive() == golden("worker-report-waiting")
+        control.send(golden("worker-command-load") | {"model": model})
+    assert control.receive()["type"] == "ready"
+    ours, theirs = socket.socketpair()
+    socket.send_fds(connection, [json.dumps(golden("worker-command-connect")).encode() + b"\n"], [theirs.fileno()])
+    theirs.close()
+    ours.sendall(b"POST / HTTP/1.1\r\nhearth-request-id: r-1\r\ncontent-length: 0\r\n\r\n")
+    assert ours.recv(4096).endswith(b'["digits-007","w",25000000,"digits-007"]')
+    os.close(log)
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_exhausted"),
+    [("raise MemoryError", True), ("raise RuntimeError('CUDA out of memory.')", True), ("raise OSError('no')", False)],
+)
+def test_a_load_for_want_of_memory_is_told_from_others(zygote, tmp_path, statement, is_exhausted):
+    zygote.control.receive()
+    connection, log = zygote.start(launch_of(tmp_path, code=statement + "\n"))
+    control = ControlSocket(connection)
+    control.receive()
+    assert control.receive()["out_of_memory"] is is_exhausted
+    os.close(log)
 
 
 def test_a_load_that_fails_is_reported(zygote, tmp_path):
