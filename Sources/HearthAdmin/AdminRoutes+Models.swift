@@ -105,7 +105,7 @@ struct DeviceView: ResponseEncodable {
   let budgetBytes: Int64
   /// What workers hold or are reserved.
   let grantedBytes: Int64
-  /// What the gateway's own processes take: zygotes.
+  /// What the gateway's own processes take: zygotes and spares.
   let overheadBytes: Int64
   let workers: Int
   let waiting: Int

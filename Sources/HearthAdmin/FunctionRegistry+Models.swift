@@ -40,18 +40,19 @@ extension FunctionRegistry {
     logger.info("model added", metadata: ["function": "\(name)", "model": "\(model)"])
   }
 
-  /// Serves a model no more that was added.
+  /// Serves a model no more that was added, also one that could not be served for want of its weights.
   public func removeModel(_ model: ModelName, from name: FunctionName) async throws {
     await begin(name)
     defer { end(name) }
-    let function = try servedWithModels(name)
-    let known = try function.model(model)
-    guard known.isAdded, try store.removeModel(model, from: name) else {
+    _ = try known(name)
+    guard try store.removeModel(model, from: name) else {
+      let function = try servedWithModels(name)
+      _ = try function.model(model)
       throw HearthError(
         .modelConflict, "The model '\(model)' is part of the bundle of '\(name)'.",
         hint: "Deploy a version without it.")
     }
-    function.remove(model)
+    served(name)?.remove(model)
     preparer.catalog.unplace(model, of: name)
     logger.info("model removed", metadata: ["function": "\(name)", "model": "\(model)"])
   }
@@ -68,13 +69,21 @@ extension FunctionRegistry {
     return function
   }
 
-  /// The models that were added to a function, ready to be served.
+  /// The models that were added to a function, ready to be served. One whose weights are not there is logged and left
+  /// out: it must not take the others along.
   func addedModels(_ name: FunctionName) throws -> [Model] {
-    try store.models(of: name).map { model in
-      try Model(
-        name: model.name, path: preparer.catalog.place(model.digest, as: model.name, of: name),
-        settings: ModelSettings(memory: model.memory, isPinned: model.isPinned, priority: model.priority),
-        isAdded: true)
+    try store.models(of: name).compactMap { model in
+      do {
+        return try Model(
+          name: model.name, path: preparer.catalog.place(model.digest, as: model.name, of: name),
+          settings: ModelSettings(memory: model.memory, isPinned: model.isPinned, priority: model.priority),
+          isAdded: true)
+      } catch {
+        logger.error(
+          "a model cannot be served; add it anew",
+          metadata: ["function": "\(name)", "model": "\(model.name)", "reason": "\(error)"])
+        return nil
+      }
     }
   }
 }

@@ -13,13 +13,15 @@ extension BundleCatalog {
   /// Puts weights that were uploaded as a bundle into the function's folder, unless they are there. Returns the model's
   /// path: its one file, or its folder.
   public func place(_ weights: Digest, as model: ModelName, of function: FunctionName) throws -> String {
-    let target = "\(try modelsFolder(of: function))/\(model)"
+    let target = "\(try modelsFolder(of: function))/\(model)/\(weights.short)"
     let source = try folder(of: weights)
-    let marker = "\(target)/.\(weights.short)"
-    if access(marker, F_OK) != 0 {
-      removeTree(target)
-      try link(source, target)
-      FileManager.default.createFile(atPath: marker, contents: nil)
+    if access(target, F_OK) != 0 {
+      let partial = "\(target).partial"
+      removeTree(partial)
+      try link(source, partial)
+      guard rename(partial, target) == 0 else {
+        throw HearthError(.internalError, "A model could not be placed.", cause: String(cString: strerror(errno)))
+      }
     }
     let names = try FileManager.default.contentsOfDirectory(atPath: source)
     var status = stat()

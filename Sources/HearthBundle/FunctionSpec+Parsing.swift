@@ -36,12 +36,8 @@ extension FunctionSpec {
         return .folder(path)
       }
     }
-    guard let entries = try root.mappings("models")?.map(model) else { return nil }
-    var names: Set<ModelName> = []
-    for entry in entries where !names.insert(entry.name).inserted {
-      throw root.invalid("models", "two models are called '\(entry.name)'.", hint: "Give one of them another 'name'.")
-    }
-    return .list(entries)
+    guard let entries = try root.mappings("models") else { return nil }
+    return .list(try entries.map(model))
   }
 
   private static func model(_ section: YAMLMapping) throws -> Models.Entry {
@@ -49,9 +45,11 @@ extension FunctionSpec {
       throw section.invalid("path", "an entry of models has no 'path'.")
     }
     try BundlePath.check(path)
-    let name = try section.text("name") ?? modelName(of: String(path.split(separator: "/").last ?? ""))
+    let name = try section.text("name").map { try ModelName($0) }
     var settings = ModelSettings()
-    settings.memory = try section.value("memory", expected: "a size such as 512MiB") { ByteSize($0) }
+    settings.memory = try section.value("memory", expected: "a size such as 512MiB") { text in
+      ByteSize(text).flatMap { $0.bytes > 0 ? $0 : nil }
+    }
     settings.isPinned = try section.boolean("pinned") ?? false
     let priorities = ModelSettings.priorities
     settings.priority =
@@ -59,7 +57,7 @@ extension FunctionSpec {
         "priority", expected: "a whole number from \(priorities.lowerBound) to \(priorities.upperBound)"
       ) { Int($0).flatMap { priorities.contains($0) ? $0 : nil } } ?? 0
     try section.finish()
-    return Models.Entry(name: try ModelName(name), path: path, settings: settings)
+    return Models.Entry(name: name, path: path, settings: settings)
   }
 
   private func checkModels(_ root: YAMLMapping) throws {

@@ -92,5 +92,7 @@ public struct FunctionSpec: Sendable {
         .specFileMissing, "\(FunctionSpec.fileName) names '\(path)', which is not in the bundle.",
         hint: "Add the file, or correct the name.")
     }
+    // Two of one name, or a folder that is none. Those with a source cannot be looked at yet.
+    if sourced.isEmpty { _ = try models(in: folder) }
   }
 }

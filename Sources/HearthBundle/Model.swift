@@ -56,7 +56,8 @@ extension FunctionSpec {
     case list([Entry])
 
     public struct Entry: Hashable, Sendable {
-      public var name: ModelName
+      /// Nil: named for its file or folder.
+      public var name: ModelName?
       /// The file or folder in the bundle.
       public var path: String
       public var settings: ModelSettings
@@ -66,27 +67,41 @@ extension FunctionSpec {
   /// The bundle's models; nil where the function is not one of many models. Throws `spec_file_missing`, or
   /// `spec_invalid` where two have one name.
   public func models(in folder: String) throws -> [Model]? {
+    let found: [Model]
     switch models {
     case nil: return nil
     case .list(let entries):
-      return try entries.map { try Model(name: $0.name, path: "\(folder)/\($0.path)", settings: $0.settings) }
+      found = try entries.map { entry in
+        let path = "\(folder)/\(entry.path)"
+        return try Model(name: entry.name ?? FunctionSpec.modelName(of: path), path: path, settings: entry.settings)
+      }
     case .folder(let path):
-      let names = (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(path)")) ?? []
-      let models = try names.filter { !$0.hasPrefix(".") }.sorted().map { file in
-        try Model(name: ModelName(FunctionSpec.modelName(of: file)), path: "\(folder)/\(path)/\(file)")
-      }
-      for (one, next) in zip(models, models.dropFirst()) where one.name == next.name {
+      let root = "\(folder)/\(path)"
+      guard let files = try? FileManager.default.contentsOfDirectory(atPath: root) else {
         throw HearthError(
-          .specInvalid, "Two models of the folder '\(path)' are called '\(one.name)'.",
-          hint: "Put the files of one model into a folder of their own.")
+          .specInvalid, "'models' names '\(path)', which is no folder.",
+          hint: "Name a folder of models, or write a list: models: [{path: \(path)}].")
       }
-      return models
+      found = try files.filter { !$0.hasPrefix(".") }.sorted().map { file in
+        try Model(name: FunctionSpec.modelName(of: "\(root)/\(file)"), path: "\(root)/\(file)")
+      }
     }
+    var names: Set<ModelName> = []
+    for model in found where !names.insert(model.name).inserted {
+      throw HearthError(
+        .specInvalid, "Two models are called '\(model.name)'.",
+        hint: "Give one of them a 'name', or put the files of one model into a folder of their own.")
+    }
+    return found
   }
 
-  /// A file's or folder's name without its extension.
-  public static func modelName(of file: String) -> String {
-    guard let dot = file.lastIndex(of: "."), dot != file.startIndex else { return file }
-    return String(file[..<dot])
+  /// What a model is called that nobody has named: its folder's name, or its file's without the extension.
+  private static func modelName(of path: String) throws -> ModelName {
+    let last = String(path.split(separator: "/").last ?? "")
+    var isFolder: ObjCBool = false
+    guard !(FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) && isFolder.boolValue),
+      let dot = last.lastIndex(of: "."), dot != last.startIndex
+    else { return try ModelName(last) }
+    return try ModelName(last[..<dot])
   }
 }

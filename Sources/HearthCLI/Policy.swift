@@ -63,6 +63,10 @@ struct ScalingKnobs: ParsableArguments {
   @Option(help: "How long a worker may be kept idle to spare one cold start.") var coldStartCost: String?
   @Option(help: "When workers are kept: '0 8 * * mon-fri for 10h workers 2', more after ';'.") var warmWindows: String?
 
+  @Option(help: "How long a worker or model keeps its memory at least while others wait, or 'auto'.")
+  var minResidency: String?
+  @Option(help: "How long a request waits for memory before those in use make room.") var maxModelWait: String?
+
   var values: [(String, String?)] {
     [
       ("min-workers", minWorkers), ("max-workers", maxWorkers), ("initial-workers", initialWorkers),
@@ -72,7 +76,7 @@ struct ScalingKnobs: ParsableArguments {
       ("downscale-stabilization", downscaleStabilization), ("max-upscale-factor", maxUpscaleFactor),
       ("max-downscale-factor", maxDownscaleFactor), ("upscale-tolerance", upscaleTolerance),
       ("downscale-tolerance", downscaleTolerance), ("keep-alive", keepAlive), ("cold-start-cost", coldStartCost),
-      ("warm-windows", warmWindows),
+      ("warm-windows", warmWindows), ("min-residency", minResidency), ("max-model-wait", maxModelWait),
     ]
   }
 }

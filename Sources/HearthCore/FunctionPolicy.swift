@@ -82,6 +82,10 @@ public struct FunctionPolicy: Hashable, Sendable {
       "window (\(window.text)) is longer than \(FunctionPolicy.ticksPerWindowMax) ticks (\(tick.text)).",
       hint: "Raise tick or lower window.")
     try check(
+      residencyMin ?? .zero <= modelWaitMax,
+      "min-residency (\((residencyMin ?? .zero).text)) is longer than max-model-wait (\(modelWaitMax.text)).",
+      hint: "Nobody waits longer than max-model-wait for what min-residency keeps.")
+    try check(
       inFlightTarget <= Double(concurrencyMax),
       "target-in-flight (\(inFlightTarget)) is above max-concurrency (\(concurrencyMax)).",
       hint: "A worker never has more requests than max-concurrency.")

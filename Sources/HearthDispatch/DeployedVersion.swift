@@ -47,8 +47,10 @@ public struct DeployedVersion: Sendable {
   /// What its zygote imports.
   public var preload: [String] { forks ? spec.python.preload : [] }
 
-  /// - Parameter model: the one that the worker is to load; nil where the function is not one of many.
-  func plan(_ id: WorkerID, _ model: Model? = nil) -> WorkerPlan {
+  /// - Parameters:
+  ///   - model: the one that the worker is to load; nil where the function is not one of many.
+  ///   - deploy: counts the deploys of a gateway.
+  func plan(_ id: WorkerID, _ model: Model? = nil, deploy: Int) -> WorkerPlan {
     let entry: WorkerPlan.Entry =
       switch spec.entry {
       case .handler(let file, let className): .handler("\(file):\(className)")
@@ -64,6 +66,7 @@ public struct DeployedVersion: Sendable {
       config: spec.config, network: spec.network, memory: model == nil ? spec.resources.memory : nil,
       temporary: spec.resources.temporary, log: log,
       model: model.map { WorkerPlan.Model(name: $0.name.rawValue, path: $0.path, bytes: $0.bytes) })
+    plan.deploy = deploy
     plan.visible = [modelsFolder].compactMap(\.self)
     return plan
   }

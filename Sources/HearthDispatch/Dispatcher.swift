@@ -43,12 +43,7 @@ public final class Dispatcher: FunctionRouter {
   // The data plane.
 
   public func accept(_ exchange: any ClientExchange, function: Substring) throws -> any ExchangeReceiver {
-    let (served, isShuttingDown) = state.withLockedValue { ($0.routes[function], $0.isShuttingDown) }
-    guard !isShuttingDown else {
-      throw HearthError(.shuttingDown, "The gateway is shutting down.", retryAfter: .seconds(5))
-    }
-    guard let served else { throw notFound(function) }
-    let (endpoint, target) = try served.route(exchange)
+    let (endpoint, target) = try route(exchange, function)
     let number = nextInvocation.withLockedValue { number in
       number += 1
       return number
@@ -57,6 +52,19 @@ public final class Dispatcher: FunctionRouter {
       InvocationID(number), exchange, target: target, endpoint: endpoint, dispatcher: self)
     invocation.begin()
     return invocation
+  }
+
+  /// Where a request to a function goes now. Throws what to answer when it goes nowhere.
+  func route(_ exchange: any ClientExchange, _ function: Substring) throws -> ServedFunction.Route {
+    while true {
+      let (served, isShuttingDown) = state.withLockedValue { ($0.routes[function], $0.isShuttingDown) }
+      guard !isShuttingDown else {
+        throw HearthError(.shuttingDown, "The gateway is shutting down.", retryAfter: .seconds(5))
+      }
+      guard let served else { throw notFound(function) }
+      // A version that is taken over from is out of the table in a moment.
+      if let route = try served.route(exchange) { return route }
+    }
   }
 
   private func notFound(_ name: Substring) -> HearthError {

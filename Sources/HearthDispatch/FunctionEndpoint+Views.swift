@@ -37,6 +37,10 @@ extension FunctionEndpoint {
       hint: "Raise workers-memory, or make it smaller.")
   }
 
+  var hasReadyWorker: Bool {
+    view().workers.contains { $0.snapshot.state == .idle || $0.snapshot.state == .busy }
+  }
+
   /// How much it is asked for.
   public var usage: Usage { state.withLockedValue { $0.schedule.usage } }
 

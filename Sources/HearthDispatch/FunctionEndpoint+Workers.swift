@@ -25,17 +25,22 @@ extension FunctionEndpoint {
   }
 
   /// What the node is told of a worker that it is asked for.
-  func demand(_ urgency: NodeSchedule.Urgency) -> NodeSchedule.Demand {
-    var demand = NodeSchedule.Demand(declared: version.spec.resources.memory?.bytes, urgency)
+  func demand(_ reason: FunctionSchedule.StartReason) -> NodeSchedule.Demand {
+    var demand = NodeSchedule.Demand(declared: version.spec.resources.memory?.bytes, reason.urgency)
     if let model {
       demand.declared = model.settings.memory?.bytes
       demand.least = model.bytes
       demand.predicted = surroundings.prediction?.withLockedValue { $0.bytes(files: model.bytes) }
       demand.priority = model.settings.priority
     }
-    let (wait, load) = state.withLockedValue { ($0.schedule.policy.modelWaitMax, $0.schedule.usage.loadTime) }
+    let schedule = state.withLockedValue {
+      ($0.schedule.policy.modelWaitMax, $0.schedule.usage.loadTime, $0.schedule.roomPatience)
+    }
+    let (wait, load, roomPatience) = schedule
     // By then it is to be served, so room is made a load's time before; half of the wait is for others in any case.
     demand.patience = max(wait - (load ?? .zero), wait / 2)
+    // A deploy gives up by then.
+    if reason == .initial { demand.patience = min(demand.patience, roomPatience / 2) }
     return demand
   }
 
@@ -50,7 +55,9 @@ extension FunctionEndpoint {
   }
 
   private func start(_ id: WorkerID) {
-    let handle = surroundings.host.start(version.plan(id, model)) { [self] handle, event in took(event, from: handle) }
+    let handle = surroundings.host.start(version.plan(id, model, deploy: owner.version)) { [self] handle, event in
+      took(event, from: handle)
+    }
     let isEnding = state.withLockedValue { state in
       state.launching.remove(id)
       if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }

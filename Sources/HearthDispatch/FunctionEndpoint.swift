@@ -82,16 +82,18 @@ public final class FunctionEndpoint: Sendable {
   var node: WorkerNode { surroundings.node }
 
   /// - Parameters:
+  ///   - incarnation: tells the model from one of the same name that was taken away.
   ///   - number: counts the deploys of a gateway.
   ///   - rests: how long the function was without requests, the newest last.
   init(
-    _ version: DeployedVersion, _ model: Model? = nil, number: Int, rests: [Duration] = [],
+    _ version: DeployedVersion, _ model: Model? = nil, incarnation: Int = 0, number: Int, rests: [Duration] = [],
     _ surroundings: EndpointSurroundings
   ) {
     self.version = version
     self.model = model
     self.surroundings = surroundings
-    owner = WorkerOwner(function: version.name, version: number, model: model?.name)
+    owner = WorkerOwner(
+      function: version.name, version: number, model: model?.name, incarnation: incarnation)
     shortDigest = version.digest.short
     var schedule = FunctionSchedule(
       policy: version.policy(of: model), startMode: version.forks ? .fork : .spawn,
@@ -130,9 +132,12 @@ public final class FunctionEndpoint: Sendable {
       if let arrival = invocation.recorded(until: clock.now) { $0.arrivals.append(arrival) }
     }
     // Before, a worker's memory says little of what it will take; the sooner it is known the better others fit beside.
-    if invocation.waitedForStart { node.measureSoon(self) }
+    if invocation.waitedForStart, isUnmeasured { node.measureSoon(self) }
     node.workerMayBeIdle()
   }
+
+  /// Whether none of its workers was measured yet. Of those to come the first one's measure is a good guess.
+  private var isUnmeasured: Bool { state.withLockedValue { $0.measured == nil } }
 
   /// Its worker was asked for the invocation's last copy.
   func expectBack(_ invocation: Invocation) {
@@ -292,7 +297,7 @@ public final class FunctionEndpoint: Sendable {
         invocation.onLoop { $0.recall(from: worker) }
       case .reject(let invocation, let rejection):
         invocation.onLoop { $0.rejected(rejection) }
-      case .start(let id, let reason): node.ask(id, for: self, reason.urgency)
+      case .start(let id, let reason): node.ask(id, for: self, reason)
       case .hurry(let id): node.hurry(id)
       case .withdrawStart(let id): withdrawStart(id)
       case .stop(let worker): worker.stop()

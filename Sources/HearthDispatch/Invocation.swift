@@ -35,7 +35,7 @@ final class Invocation {
   let id: InvocationID
   let exchange: any ClientExchange
   /// Path and query as the worker gets them.
-  private let target: String
+  private var target: String
   let dispatcher: Dispatcher
   var endpoint: FunctionEndpoint
   var state = State.receiving
@@ -203,14 +203,24 @@ final class Invocation {
 
   func rejected(_ rejection: FunctionSchedule.Rejection) {
     guard case .waiting = state else { return }
-    if case .retired = rejection, let next = dispatcher.function(endpoint.version.name)?.successor(of: endpoint),
-      next !== endpoint
-    {
-      endpoint = next
-      isAnnounced = false
-      return next.submit(self)
-    }
+    if case .retired = rejection, takesAnotherRoute() { return }
     fail(dispatcher.error(for: rejection, of: endpoint))
+  }
+
+  /// Another version serves now: the request waits for a worker of that one, unless it has nothing for it.
+  private func takesAnotherRoute() -> Bool {
+    do {
+      let next = try dispatcher.route(exchange, endpoint.version.name.rawValue[...])
+      guard next.endpoint !== endpoint else { return false }
+      (endpoint, target) = next
+      isAnnounced = false
+      endpoint.submit(self)
+    } catch let error as HearthError where error.code != .functionNotFound && error.code != .shuttingDown {
+      fail(error)
+    } catch {
+      return false
+    }
+    return true
   }
 
   private func send(to worker: any WorkerHandle, _ connection: WorkerConnection) {

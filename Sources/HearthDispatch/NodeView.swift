@@ -22,7 +22,7 @@ extension WorkerNode {
     state.withLockedValue { state in
       NodeView(
         name: "cpu", budget: ByteSize(bytes: state.schedule.memory), granted: ByteSize(bytes: state.schedule.granted),
-        overhead: ByteSize(bytes: state.schedule.overhead), workers: state.schedule.workerCount,
+        overhead: ByteSize(bytes: state.schedule.overhead + state.schedule.spares), workers: state.schedule.workerCount,
         waiting: state.schedule.waitingCount, eviction: state.schedule.eviction, evictions: state.evictions.idle,
         evictionIdle: state.evictions.idle > 0 ? state.evictions.idleTime / state.evictions.idle : nil,
         yields: state.evictions.inUse)

@@ -10,6 +10,8 @@ public final class ServedFunction: Sendable {
   /// A model with its endpoint, once it was asked for.
   struct Entry {
     let model: Model
+    /// Counts the models that were served under any name.
+    let incarnation: Int
     var endpoint: FunctionEndpoint?
   }
 
@@ -21,6 +23,7 @@ public final class ServedFunction: Sendable {
     var removed: [FunctionEndpoint] = []
     /// The function's policy in force.
     var policy: FunctionPolicy
+    var incarnations = 0
     var isRetired = false
   }
 
@@ -62,29 +65,30 @@ public final class ServedFunction: Sendable {
 
   // Requests.
 
+  /// Where a request goes.
+  typealias Route = (endpoint: FunctionEndpoint, target: String)
+
   /// The endpoint that serves a request, and what the request's target is to it. A model is named by the path,
-  /// `/models/NAME`, or by the field `Hearth-Model`. Throws `model_missing` or `model_not_found`.
-  func route(_ exchange: any ClientExchange) throws -> (endpoint: FunctionEndpoint, target: String) {
+  /// `/models/NAME`, or by the field `Hearth-Model`. Nil when another version has taken over meanwhile. Throws
+  /// `model_missing` or `model_not_found`.
+  func route(_ exchange: any ClientExchange) throws -> Route? {
     if let single { return (single, exchange.target) }
-    if let (name, target) = ModelPath.split(exchange.target) { return (try endpoint(of: name), target) }
-    guard let name = exchange.request.message.first("hearth-model") else {
+    let (name, target) = ModelPath.split(exchange.target) ?? ("", exchange.target)
+    if !name.isEmpty { return try endpoint(of: name).map { ($0, target) } }
+    guard let name = exchange.request.message.first("hearth-model"), !name.isEmpty else {
       throw HearthError(
         .modelMissing, "The request names none of the models of '\(version.name)'.",
         hint: "Call POST /functions/\(version.name)/models/MODEL, or send the field Hearth-Model.")
     }
-    return (try endpoint(of: name[...]), exchange.target)
+    return try endpoint(of: name[...]).map { ($0, exchange.target) }
   }
 
-  /// The endpoint that takes over the requests of one of an earlier version; nil where the model is gone.
-  func successor(of endpoint: FunctionEndpoint) -> FunctionEndpoint? {
-    if let single { return single }
-    guard let model = endpoint.model else { return nil }
-    return try? self.endpoint(of: model.name.rawValue[...])
-  }
-
-  private func endpoint(of name: Substring) throws -> FunctionEndpoint {
-    let found = models.withLockedValue { models in models.names[name].map { endpoint(of: $0, &models) } }
-    if let found { return found }
+  /// Nil when no model is served any more.
+  private func endpoint(of name: Substring) throws -> FunctionEndpoint? {
+    let (found, isRetired) = models.withLockedValue { models in
+      (models.isRetired ? nil : models.names[name].map { endpoint(of: $0, &models) }, models.isRetired)
+    }
+    guard found == nil, !isRetired else { return found }
     throw modelNotFound(name)
   }
 
@@ -114,7 +118,9 @@ public final class ServedFunction: Sendable {
     if let endpoint = models.entries[name]?.endpoint { return endpoint }
     var version = version
     version.policy = models.policy
-    let endpoint = FunctionEndpoint(version, models.entries[name]!.model, number: number, surroundings)
+    let entry = models.entries[name]!
+    let endpoint = FunctionEndpoint(
+      version, entry.model, incarnation: entry.incarnation, number: number, surroundings)
     models.entries[name]!.endpoint = endpoint
     return endpoint
   }
@@ -152,15 +158,15 @@ public final class ServedFunction: Sendable {
 
   private var hasWorkers: Bool { endpoints.contains { !$0.isEmpty } }
 
-  /// The model with a worker that was asked for last.
+  /// The model with a ready worker that was asked for last.
   private var lastUsedModel: ModelName? {
-    endpoints.filter { !$0.isEmpty && $0.model != nil }
+    endpoints.filter { $0.model != nil && $0.hasReadyWorker }
       .max { ($0.usage.lastUsed?.nanoseconds ?? 0) < ($1.usage.lastUsed?.nanoseconds ?? 0) }?.model?.name
   }
 
   /// Stops taking requests; the future succeeds when the last worker is gone.
   func retire() -> EventLoopFuture<Void> {
-    let endpoints = endpoints
+    // No endpoint is made after this.
     models.withLockedValue { $0.isRetired = true }
     return EventLoopFuture.andAllComplete(endpoints.map { $0.retire() }, on: surroundings.timers)
   }
@@ -219,12 +225,14 @@ public final class ServedFunction: Sendable {
       return endpoint
     }
     _ = removed?.retire()
+    if let removed { surroundings.node.removed(removed.owner) }
   }
 }
 
 extension ServedFunction.Models {
   mutating func add(_ model: Model) {
-    entries[model.name] = ServedFunction.Entry(model: model)
+    incarnations += 1
+    entries[model.name] = ServedFunction.Entry(model: model, incarnation: incarnations)
     names[model.name.rawValue[...]] = model.name
   }
 }

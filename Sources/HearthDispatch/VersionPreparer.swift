@@ -35,6 +35,8 @@ public final class VersionPreparer: Sendable {
     progress: @escaping Progress
   ) async throws -> DeployedVersion {
     let spec = try catalog.spec(of: digest)
+    let policy = try spec.policy.overridden(by: overrides)
+    if spec.models != nil { try policy.validateForModels() }
     try checkDevices(spec)
     let folder = try catalog.folder(of: digest)
     // Downloads and installers block for minutes: not on the threads that Swift's tasks share.
@@ -45,7 +47,7 @@ public final class VersionPreparer: Sendable {
       return try builtEnvironment(for: spec, in: folder, progress: progress)
     }
     var version = DeployedVersion(
-      name: name, digest: digest, spec: spec, policy: try spec.policy.overridden(by: overrides), folder: folder,
+      name: name, digest: digest, spec: spec, policy: policy, folder: folder,
       environment: environment, log: log(of: name))
     if let own = try spec.models(in: folder) {
       let names = Set(added.map(\.name))

@@ -19,6 +19,8 @@ final class WorkerNode: Sendable {
   struct State {
     var schedule: NodeSchedule
     var owners: [WorkerID: FunctionEndpoint] = [:]
+    /// Those of them whose workers start or run.
+    var granted: [WorkerID: FunctionEndpoint] = [:]
     var alarm = Alarm()
     var isMeasuring = false
     /// Endpoints with a worker that has served its first request.
@@ -40,6 +42,8 @@ final class WorkerNode: Sendable {
   let state: NIOLockedValueBox<State>
   /// Whether something waits for memory, for those who could make room: they ask without a lock.
   private let isShort = Atomic(false)
+  /// Whether a look for room is on its way.
+  private let isIdleNoted = Atomic(false)
   /// The cache's clock as each request notes it, in the bits of its two numbers.
   private let inflation = Atomic<UInt64>(0)
   private let turnovers = Atomic<UInt64>(0)
@@ -54,6 +58,9 @@ final class WorkerNode: Sendable {
     state = NIOLockedValueBox(
       State(schedule: NodeSchedule(memory: limits.memory.bytes, startsMax: limits.startsMax, eviction: limits.eviction))
     )
+    host.whenSparesChange { [weak self] in
+      NIOThreadPool.singleton.submit { _ in self?.measureOverhead() }
+    }
     timers.scheduleRepeatedTask(initialDelay: WorkerNode.measureInterval, delay: WorkerNode.measureInterval) {
       [weak self] task in
       guard let self else { return task.cancel() }
@@ -62,8 +69,8 @@ final class WorkerNode: Sendable {
   }
 
   /// An endpoint wants to start a worker. `startGranted` or `startRefused` follows, now or later.
-  func ask(_ id: WorkerID, for endpoint: FunctionEndpoint, _ urgency: NodeSchedule.Urgency) {
-    let demand = endpoint.demand(urgency)
+  func ask(_ id: WorkerID, for endpoint: FunctionEndpoint, _ reason: FunctionSchedule.StartReason) {
+    let demand = endpoint.demand(reason)
     decide { state, now in
       state.owners[id] = endpoint
       return state.schedule.startAsked(id, of: endpoint.owner, demand, now: now)
@@ -74,6 +81,9 @@ final class WorkerNode: Sendable {
   func hurry(_ id: WorkerID) {
     decide { $0.schedule.startBecameUrgent(id, now: $1) }
   }
+
+  /// A model was taken away.
+  func removed(_ owner: WorkerOwner) { state.withLockedValue { $0.schedule.ownerRemoved(owner) } }
 
   /// Another version of a function serves now, or none.
   func versionTookOver(_ function: FunctionName, version: Int?) {
@@ -88,6 +98,7 @@ final class WorkerNode: Sendable {
   func ended(_ id: WorkerID) {
     decide { state, now in
       state.owners[id] = nil
+      state.granted[id] = nil
       return state.schedule.workerEnded(id, now: now)
     }
   }
@@ -112,8 +123,12 @@ final class WorkerNode: Sendable {
 
   /// A worker has finished a request: if something waits for memory and the worker is idle now, it may make room.
   func workerMayBeIdle() {
-    guard isShort.load(ordering: .relaxed) else { return }
-    decide { $0.schedule.workerFellIdle(now: $1) }
+    guard isShort.load(ordering: .relaxed), !isIdleNoted.exchange(true, ordering: .relaxed) else { return }
+    // To look for room takes longer than a request may wait for it: not on a client's loop.
+    timers.execute { [self] in
+      isIdleNoted.store(false, ordering: .relaxed)
+      decide { $0.schedule.workerFellIdle(now: $1) }
+    }
   }
 
   /// An endpoint's worker has served its first request: its memory can be measured.
@@ -130,7 +145,6 @@ final class WorkerNode: Sendable {
           return state.unmeasured
         }
         for endpoint in endpoints { endpoint.measureWorkers() }
-        measureOverhead()
       }
     }
   }
@@ -138,7 +152,7 @@ final class WorkerNode: Sendable {
   /// What the host's own processes take counts as well. Reads files.
   private func measureOverhead() {
     let overhead = host.overhead
-    decide { $0.schedule.overheadMeasured(overhead.bytes, now: $1) }
+    decide { $0.schedule.overheadMeasured(overhead.zygotes.bytes, spares: overhead.spares.bytes, now: $1) }
   }
 
   /// A worker's memory was measured.
@@ -163,12 +177,18 @@ final class WorkerNode: Sendable {
 
   private func perform(_ action: NodeSchedule.Action) {
     switch action {
-    case .grant(let id): owner(of: id)?.startGranted(id)
+    case .grant(let id):
+      let endpoint = state.withLockedValue { state in
+        state.granted[id] = state.owners[id]
+        return state.owners[id]
+      }
+      endpoint?.startGranted(id)
     case .refuse(let id, let bytes): owner(of: id)?.startRefused(id, refusal(bytes))
-    case .reclaim(let id):
-      guard let asker = owner(of: id) else { return }
-      reclaim(state.withLockedValue { $0.schedule.missing(for: id) }, for: asker)
-    case .reclaimExcess(let bytes): reclaim(bytes, for: nil)
+    case .reclaim(let ids): reclaim(for: ids)
+    case .dropSpares: host.dropSpares()
+    case .reclaimExcess(let bytes):
+      var found = candidates()
+      stop(bytes, of: &found, sparing: nil)
     case .yield(let owners, let id): yield(owners, for: id)
     case .wake(let instant):
       state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
@@ -185,28 +205,56 @@ final class WorkerNode: Sendable {
 
   private func owner(of id: WorkerID) -> FunctionEndpoint? { state.withLockedValue { $0.owners[id] } }
 
+  /// Those that have workers.
   private var endpoints: [FunctionEndpoint] {
-    let owners = state.withLockedValue { Array($0.owners.values) }
+    let granted = state.withLockedValue { Array($0.granted.values) }
     var seen: Set<ObjectIdentifier> = []
-    return owners.filter { seen.insert(ObjectIdentifier($0)).inserted }
+    return granted.filter { seen.insert(ObjectIdentifier($0)).inserted }
   }
 
-  private func reclaim(_ bytes: Int64, for asker: FunctionEndpoint?) {
-    guard bytes > 0 else { return }
+  /// Idle workers that could make room, now or later, and whose they are.
+  private struct Found {
+    var reclaimable = FunctionSchedule.Reclaimable()
     var owners: [WorkerID: FunctionEndpoint] = [:]
-    var found = FunctionSchedule.Reclaimable()
-    for endpoint in endpoints where endpoint !== asker {
+  }
+
+  private func candidates() -> Found {
+    var found = Found()
+    for endpoint in endpoints {
       let own = endpoint.reclaimable()
-      for candidate in own.candidates { owners[candidate.id] = endpoint }
-      found.add(own) { memory(of: $0).bytes }
+      for candidate in own.candidates { found.owners[candidate.id] = endpoint }
+      found.reclaimable.add(own) { _ in 0 }
     }
-    let (victims, next) = state.withLockedValue { [found] state in
-      let chosen = state.schedule.victims(
-        among: found, bytes: bytes, mustSuffice: asker != nil, now: clock.now)
-      return (chosen.victims, chosen.next)
+    state.withLockedValue { state in
+      for index in found.reclaimable.candidates.indices {
+        found.reclaimable.candidates[index].bytes = state.schedule.bytes(of: found.reclaimable.candidates[index].id)
+      }
     }
-    for victim in victims {
-      guard let endpoint = owners[victim.id], endpoint.reclaim(victim.id) else { continue }
+    return found
+  }
+
+  private func reclaim(for ids: [WorkerID]) {
+    var found = candidates()
+    for (index, id) in ids.enumerated() {
+      guard let asker = owner(of: id) else { continue }
+      let missing = state.withLockedValue { $0.schedule.missing(for: id, after: ids[..<index]) }
+      stop(missing, of: &found, sparing: asker)
+    }
+  }
+
+  /// Stops workers that hold so many bytes, and takes them out of those found.
+  ///
+  /// - Parameter asker: whom the memory is for, whose own workers stay; nil where memory is over-committed.
+  private func stop(_ bytes: Int64, of found: inout Found, sparing asker: FunctionEndpoint?) {
+    guard bytes > 0 else { return }
+    var others = found.reclaimable
+    others.candidates.removeAll { found.owners[$0.id] === asker }
+    let chosen = state.withLockedValue { [others] in
+      $0.schedule.victims(among: others, bytes: bytes, mustSuffice: asker != nil, now: clock.now)
+    }
+    for victim in chosen.victims {
+      found.reclaimable.candidates.removeAll { $0.id == victim.id }
+      guard let endpoint = found.owners[victim.id], endpoint.reclaim(victim.id) else { continue }
       logger.debug("idle worker makes room", metadata: ["worker": "\(victim.id)"])
       state.withLockedValue { state in
         state.schedule.workerEvicted(victim)
@@ -214,7 +262,7 @@ final class WorkerNode: Sendable {
         state.evictions.idleTime += victim.idle
       }
     }
-    if let next { decide { state, _ in state.schedule.roomExpected(at: next) } }
+    if let next = chosen.next { decide { state, _ in state.schedule.roomExpected(at: next) } }
   }
 
   private func yield(_ owners: [WorkerOwner], for asking: WorkerID) {

@@ -234,8 +234,11 @@ public struct Replay {
         take(
           functions[index].schedule.workerFailedToStart(id, .tooLarge, reason: "it is larger than the node", now: now),
           index)
-      case .reclaim(let id): reclaim(node.missing(for: id), for: Replay.function(of: id))
-      case .reclaimExcess: preconditionFailure("simulated workers take what was expected")
+      case .reclaim(let ids):
+        for (index, id) in ids.enumerated() {
+          reclaim(node.missing(for: id, after: ids[..<index]), for: Replay.function(of: id))
+        }
+      case .reclaimExcess, .dropSpares: preconditionFailure("simulated workers take what was expected")
       case .yield(let names, let id): yield(names, for: id)
       case .wake(let instant):
         if let at = nodeWakeAt, at <= instant { continue }

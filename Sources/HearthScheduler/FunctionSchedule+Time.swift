@@ -141,7 +141,7 @@ extension FunctionSchedule {
   }
 
   /// How long a deploy waits for room: two minutes, or less if requests wait for less.
-  var roomPatience: Duration { min(policy.coldStartTimeout, .seconds(120)) }
+  public var roomPatience: Duration { min(policy.coldStartTimeout, .seconds(120)) }
 
   /// A killed worker's end is reported by the shell; look again in a while in case it is not.
   private func soon(_ now: HearthInstant) -> HearthInstant { now.advanced(by: .seconds(1)) }

@@ -26,15 +26,23 @@ public struct MemoryPrediction: Sendable {
     }
   }
 
-  /// As much as the model nearest in size took, with the difference between their files. A larger one is taken to need
-  /// more in proportion, since many a library keeps its weights in another form beside the files.
+  /// As much as the model nearest in size took, with the difference between their files. A larger one is taken to
+  /// need more in proportion, since many a library keeps its weights in another form beside the files; what every
+  /// model needs whatever its size is left out of that.
   public func bytes(files: Int64) -> Int64 {
-    guard let nearest = samples.min(by: { abs($0.files - files) < abs($1.files - files) }) else {
-      return files + files / 4 + MemoryPrediction.baseUnknown
+    let files = Double(max(0, files))
+    guard let nearest = samples.min(by: { abs(Double($0.files) - files) < abs(Double($1.files) - files) }) else {
+      return MemoryPrediction.whole(files * 1.25 + Double(MemoryPrediction.baseUnknown))
     }
-    let difference = files - nearest.files
-    guard difference > 0, nearest.files > 0 else { return max(nearest.memory + difference, files) }
-    let slope = max(1, Double(nearest.memory) / Double(nearest.files))
-    return nearest.memory + Int64(Double(difference) * slope)
+    let difference = files - Double(nearest.files)
+    guard difference > 0 else { return MemoryPrediction.whole(max(Double(nearest.memory) + difference, files)) }
+    let base = Double(min(MemoryPrediction.baseUnknown, samples.map(\.memory).min() ?? 0))
+    let slope = nearest.files > 0 ? (Double(nearest.memory) - base) / Double(nearest.files) : 1.25
+    return MemoryPrediction.whole(Double(nearest.memory) + difference * min(max(slope, 1.25), slopeMax))
   }
+
+  /// 4: more is not the model's but something that the nearest one happened to need.
+  private var slopeMax: Double { 4 }
+
+  private static func whole(_ bytes: Double) -> Int64 { Int64(min(max(bytes, 0), 1e18)) }
 }

@@ -2,8 +2,6 @@ import HearthCore
 
 /// Whose turn it is, and who makes room.
 extension NodeSchedule {
-  var leavingBytes: Int64 { grants.values.reduce(0) { $0 + ($1.isLeaving ? $1.bytes : 0) } }
-
   /// Grants what may start, in order of turn, and asks for room for what may not.
   mutating func pump(now: HearthInstant) -> [Action] {
     isShort = false
@@ -12,22 +10,22 @@ extension NodeSchedule {
     expireStarts(now: now)
     var actions: [Action] = []
     var isBlocked = false
-    var short = 0
+    var short: [Ask] = []
     asks = asks.sorted { precedes($0, $1, now: now) }
     var index = 0
     while index < asks.count, !isBlocked {
       let ask = asks[index]
       let bytes = expectedBytes(of: ask)
-      if max(bytes, ask.demand.least) > memory - overhead {
+      if bytes > memory - overhead {
         asks.remove(at: index)
-        actions.append(.refuse(ask.id, bytes: max(bytes, ask.demand.least)))
+        actions.append(.refuse(ask.id, bytes: bytes))
       } else if startingCount >= startsMax {
         if let startTime {
           let oldest = grants.values.lazy.filter(\.isStarting).map(\.at).min() ?? now
           wake(at: oldest.advanced(by: startTime), &actions)
         }
         break
-      } else if granted + overhead + bytes <= memory, ask.demand.urgency != .spare || short == 0 {
+      } else if used + bytes <= memory, ask.demand.urgency != .spare || short.isEmpty {
         asks.remove(at: index)
         grant(ask, bytes, now: now)
         actions.append(.grant(ask.id))
@@ -37,15 +35,14 @@ extension NodeSchedule {
       } else {
         // A small one may pass, until the large one has waited long enough.
         if ask.demand.urgency != .spare {
-          isShort = true
-          if short < NodeSchedule.roomsMax { actions += makeRoom(for: ask, now: now) }
-          short += 1
+          short.append(ask)
           isBlocked = isDue(ask, now: now)
         }
         index += 1
       }
     }
-    return actions
+    isShort = !short.isEmpty
+    return actions + makeRoom(for: short, now: now)
   }
 
   private mutating func grant(_ ask: Ask, _ bytes: Int64, now: HearthInstant) {
@@ -77,18 +74,25 @@ extension NodeSchedule {
   }
 
   /// Asks for idle workers to stop, and, for a request that has waited too long, for a busy one to finish and stop.
-  private mutating func makeRoom(for ask: Ask, now: HearthInstant) -> [Action] {
+  private mutating func makeRoom(for short: [Ask], now: HearthInstant) -> [Action] {
+    guard !short.isEmpty else { return [] }
     var actions: [Action] = []
-    if missing(for: ask) > 0 {
-      actions.append(.reclaim(for: ask.id))
-      let mayYield = yielded.map { $0.duration(to: now) >= ask.demand.patience } ?? true
-      if isDue(ask, now: now), mayYield {
-        yielded = now
-        actions.append(.yield(holders(for: ask), for: ask.id))
-      }
+    let shortest = short.prefix(NodeSchedule.roomsMax).filter { missing(for: $0) > 0 }
+    if !shortest.isEmpty { actions.append(.reclaim(for: shortest.map { $0.id })) }
+    if spares > 0, shortest.contains(where: { isHeldUpBySpares($0, now: now) }) { actions.append(.dropSpares) }
+    if let due = shortest.first(where: { isDue($0, now: now) }),
+      yielded.map({ $0.duration(to: now) >= due.demand.patience }) ?? true
+    {
+      yielded = now
+      actions.append(.yield(holders(for: due), for: due.id))
     }
     wake(at: now.advanced(by: NodeSchedule.retry), &actions)
     return actions
+  }
+
+  /// Whether an ask fits beside no spare processes at all, or has found no other room for a while.
+  private func isHeldUpBySpares(_ ask: Ask, now: HearthInstant) -> Bool {
+    overhead + spares + expectedBytes(of: ask) > memory || ask.asked.duration(to: now) >= NodeSchedule.sparePatience
   }
 
   private mutating func expireStarts(now: HearthInstant) {

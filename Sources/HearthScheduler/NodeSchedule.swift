@@ -26,9 +26,11 @@ public struct NodeSchedule: Sendable {
     case grant(WorkerID)
     /// The worker can never start: it is larger than the whole budget.
     case refuse(WorkerID, bytes: Int64)
-    /// Stop idle workers, as `Eviction` chooses them, that hold what is `missing(for:)` this worker: none of its own
-    /// version's or model's. `roomExpected` is the answer if some may not be stopped yet.
-    case reclaim(for: WorkerID)
+    /// For each of these workers in turn stop idle ones, as `victims` chooses them, that hold what is `missing(for:)`
+    /// it: none of its own version's or model's. `roomExpected` is the answer if some may not be stopped yet.
+    case reclaim(for: [WorkerID])
+    /// End the host's spare processes, and make none for a while: with them a worker would not fit at all.
+    case dropSpares
     /// Workers take more than the budget: stop idle ones that hold this much, or as many as there are.
     case reclaimExcess(Int64)
     /// Let a worker of the first of these owners that has one to spare finish its requests and stop, to make room for
@@ -92,6 +94,8 @@ public struct NodeSchedule: Sendable {
   static let roomsMax = 16
   /// 100 ms: how often busy workers are looked at again while something waits for memory.
   static let retry = Duration.milliseconds(100)
+  /// 1 s: how long something waits for memory before spare processes make room.
+  static let sparePatience = Duration.seconds(1)
   /// 1 ms: how often workers that fall idle are looked at while something waits for memory.
   static let idleRetry = Duration.milliseconds(1)
 
@@ -107,8 +111,11 @@ public struct NodeSchedule: Sendable {
   var measured: [WorkerOwner: Int64] = [:]
   /// Asks that became urgent before they came.
   private var hurried: Set<WorkerID> = []
-  /// What the gateway's own processes take that no worker is charged with.
+  /// What the host's own processes take that no worker is charged with, spare ones left out, and what the spare take.
   public private(set) var overhead: Int64 = 0
+  public private(set) var spares: Int64 = 0
+  /// Bytes of workers that were told to make room.
+  private(set) var leavingBytes: Int64 = 0
   public internal(set) var granted: Int64 = 0
   public internal(set) var startingCount = 0
   var yielded: HearthInstant?
@@ -136,21 +143,28 @@ public struct NodeSchedule: Sendable {
   public var waitingCount: Int { asks.count }
   /// Workers starting and started.
   public var workerCount: Int { grants.count }
-  /// Bytes that are granted and not about to be free, and the overhead.
-  var held: Int64 { granted + overhead - leavingBytes }
+  /// All bytes that are in use or promised.
+  var used: Int64 { granted + overhead + spares }
+  /// Bytes that are in use and not about to be free.
+  var held: Int64 { used - leavingBytes }
 
   /// What a worker takes: as declared, else as others of its version were measured, else a guess. What is not declared
   /// is never taken to be more than the budget, since that would keep the function from ever being measured again.
   func expectedBytes(of ask: Ask) -> Int64 {
-    if let declared = ask.demand.declared { return max(declared, 0) }
-    return min(measured[ask.owner] ?? ask.demand.predicted ?? NodeSchedule.bytesUnknown, max(0, memory - overhead))
+    if let declared = ask.demand.declared { return max(declared, ask.demand.least) }
+    let expected = measured[ask.owner] ?? ask.demand.predicted ?? NodeSchedule.bytesUnknown
+    return max(ask.demand.least, min(expected, max(0, memory - overhead)))
   }
 
   public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
 
   /// How many bytes an ask lacks, what is about to be free counted as free; 0 when it is not asked any more.
-  public func missing(for id: WorkerID) -> Int64 {
-    asks.first { $0.id == id }.map(missing) ?? 0
+  ///
+  /// - Parameter earlier: asks that are to get theirs first.
+  public func missing(for id: WorkerID, after earlier: some Collection<WorkerID> = []) -> Int64 {
+    guard let ask = asks.first(where: { $0.id == id }) else { return 0 }
+    let promised = asks.reduce(Int64(0)) { $0 + (earlier.contains($1.id) ? expectedBytes(of: $1) : 0) }
+    return max(0, missing(for: ask) + promised)
   }
 
   func missing(for ask: Ask) -> Int64 { max(0, held + expectedBytes(of: ask) - memory) }
@@ -184,10 +198,10 @@ public struct NodeSchedule: Sendable {
   public mutating func roomDenied(for id: WorkerID, until: HearthInstant? = nil, now: HearthInstant) -> [Action] {
     yielded = nil
     guard let index = asks.firstIndex(where: { $0.id == id }) else { return [] }
-    asks[index].hopelessUntil = until ?? now.advanced(by: asks[index].demand.patience)
-    var actions = pump(now: now)
-    if let until { wake(at: until, &actions) }
-    return actions
+    let patient = now.advanced(by: asks[index].demand.patience)
+    asks[index].hopelessUntil = min(until ?? patient, patient)
+    // Not looked at again at once: each look may be denied in its turn, for as many as wait.
+    return roomExpected(at: min(asks[index].hopelessUntil!, now.advanced(by: NodeSchedule.retry)))
   }
 
   /// Some idle workers keep their memory for a while yet: the next can be stopped at this instant.
@@ -224,6 +238,7 @@ public struct NodeSchedule: Sendable {
     endStart(id)
     if let grant = grants.removeValue(forKey: id) {
       granted -= grant.bytes
+      if grant.isLeaving { leavingBytes -= grant.bytes }
       grantedTo[grant.owner]! -= 1
       if grantedTo[grant.owner] == 0 { grantedTo[grant.owner] = nil }
       if grant.isLeaving { yielded = nil }
@@ -237,22 +252,30 @@ public struct NodeSchedule: Sendable {
     measured[grant.owner] = min(memory - overhead, grant.bytes + max(grant.bytes / 2, NodeSchedule.ranOutMin))
   }
 
-  /// What the gateway's own processes take, workers left out.
-  public mutating func overheadMeasured(_ bytes: Int64, now: HearthInstant) -> [Action] {
+  /// What the host's own processes take: those that workers are forked from, and spare ones.
+  public mutating func overheadMeasured(_ bytes: Int64, spares: Int64 = 0, now: HearthInstant) -> [Action] {
     overhead = max(0, bytes)
+    self.spares = max(0, spares)
     return excess() + pump(now: now)
   }
+
+  /// A model was taken away: what it took says nothing any more.
+  public mutating func ownerRemoved(_ owner: WorkerOwner) { measured[owner] = nil }
 
   /// A worker's memory was measured. It counts from now on, for this one and for those to come.
   public mutating func workerMeasured(_ id: WorkerID, bytes: Int64, now: HearthInstant) -> [Action] {
     guard let grant = grants[id] else { return [] }
     measured[grant.owner] = max(bytes, measured[grant.owner] ?? 0)
     granted += bytes - grant.bytes
+    if grant.isLeaving { leavingBytes += bytes - grant.bytes }
     grants[id]!.bytes = bytes
     return excess() + pump(now: now)
   }
 
-  private func excess() -> [Action] { held > memory ? [.reclaimExcess(held - memory)] : [] }
+  private func excess() -> [Action] {
+    guard held > memory else { return [] }
+    return spares > 0 && held - spares <= memory ? [.dropSpares] : [.reclaimExcess(held - memory)]
+  }
 
   /// Whom to stop, and when to look again.
   public struct Victims: Sendable {
@@ -280,7 +303,11 @@ public struct NodeSchedule: Sendable {
   }
 
   /// A worker was told to make room.
-  public mutating func workerLeaves(_ id: WorkerID) { grants[id]?.isLeaving = true }
+  public mutating func workerLeaves(_ id: WorkerID) {
+    guard let grant = grants[id], !grant.isLeaving else { return }
+    grants[id]!.isLeaving = true
+    leavingBytes += grant.bytes
+  }
 
   public mutating func timeReached(now: HearthInstant) -> [Action] {
     nextWake = nil

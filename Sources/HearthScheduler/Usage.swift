@@ -8,9 +8,9 @@ public struct Usage: Hashable, Sendable {
   /// within 1 % of the fewest for anything from 4 to 32.
   static let halfLife = 12.0
 
-  /// Requests that found a worker there, or waited for one of its slots only.
+  /// Requests that found a worker there, or one under way for another request.
   public private(set) var hits = 0
-  /// Requests that waited for a worker to load.
+  /// Requests that a worker was loaded for.
   public private(set) var misses = 0
   public private(set) var lastUsed: HearthInstant?
   /// How many loads there were, and how long the last one took.

@@ -25,7 +25,8 @@ extension FunctionStore {
     try database.write { database in
       try database.execute(
         sql: """
-          INSERT INTO models (function, name, digest, memory, pinned, priority, added_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+          INSERT OR REPLACE INTO models (function, name, digest, memory, pinned, priority, added_at)
+          VALUES (?, ?, ?, ?, ?, ?, ?)
           """,
         arguments: [
           function.rawValue, model.name.rawValue, model.digest.hex, model.memory?.bytes, model.isPinned,

@@ -8,14 +8,16 @@ extension LocalHost {
   /// What a spare is good for: any model of one version.
   struct SpareKey: Hashable {
     let function: FunctionName
-    let version: String
+    let deploy: Int
 
     init(_ plan: WorkerPlan) {
       function = plan.function
-      version = plan.version
+      deploy = plan.deploy
     }
   }
 
+  /// 1 min: how long no spare is made after their memory was needed.
+  private static let sparePause = TimeAmount.minutes(1)
   /// 2^62: numbers of spares, beyond those of any worker that is asked for.
   private static let firstSpare: UInt64 = 1 << 62
 
@@ -23,7 +25,7 @@ extension LocalHost {
   func takeSpare(for plan: WorkerPlan) -> LocalWorker? {
     guard plan.model != nil else { return nil }
     return spares.withLockedValue { spares in
-      guard let spare = spares[SpareKey(plan)], spare.zygote != nil, !spare.hasEnded else { return nil }
+      guard let spare = spares[SpareKey(plan)], spare.mayBeTakenOver else { return nil }
       spares[SpareKey(plan)] = nil
       return spare
     }
@@ -32,7 +34,9 @@ extension LocalHost {
   /// Starts a spare for the models of a plan's version, unless there is one.
   func refillSpare(for plan: WorkerPlan) {
     let key = SpareKey(plan)
-    guard plan.model != nil, plan.forks, spares.withLockedValue({ $0[key] == nil }), hasModels(key) else { return }
+    guard plan.model != nil, plan.forks, spares.withLockedValue({ $0[key] == nil }), hasModels(key),
+      NIODeadline.now() >= sparesAllowed
+    else { return }
     var plan = plan
     spareCount += 1
     plan.id = WorkerID(LocalHost.firstSpare + spareCount)
@@ -42,7 +46,24 @@ extension LocalHost {
     spare.whenGone { [self, unowned spare] in
       spares.withLockedValue { spares in if spares[key] === spare { spares[key] = nil } }
     }
+    spare.whenReady { [self] in spareObserver.withLockedValue { $0 }() }
     launch(spare)
+  }
+
+  public func whenSparesChange(_ action: @escaping @Sendable () -> Void) {
+    spareObserver.withLockedValue { $0 = action }
+  }
+
+  public func dropSpares() {
+    loop.execute { [self] in
+      sparesAllowed = .now() + LocalHost.sparePause
+      let dropped = spares.withLockedValue { spares in
+        defer { spares = [:] }
+        return Array(spares.values)
+      }
+      for spare in dropped { spare.kill() }
+      spareObserver.withLockedValue { $0 }()
+    }
   }
 
   /// Ends the spare of a version that has no model loaded any more.

@@ -7,7 +7,7 @@ import NIOCore
 
 /// Runs workers as processes of this machine. All state lives on one event loop, apart from those of the requests.
 public final class LocalHost: WorkerHost, @unchecked Sendable {
-  // `zygotes` and `workers` are touched on `loop` only.
+  // What is variable is touched on `loop` only.
   let loop: any EventLoop
   private let runtime: String
   private let directory: String
@@ -18,6 +18,8 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   /// By what their zygotes know them.
   var workers: [WorkerID: LocalWorker] = [:]
   var spareCount: UInt64 = 0
+  var sparesAllowed = NIODeadline.uptimeNanoseconds(0)
+  let spareObserver = NIOLockedValueBox<@Sendable () -> Void>({})
   /// Changed on `loop` only; read from wherever they are measured.
   let spares = NIOLockedValueBox<[SpareKey: LocalWorker]>([:])
   /// How many deploys prepare with a zygote now; those keep it.
@@ -120,10 +122,12 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     }
   }
 
-  public var overhead: ByteSize {
+  public var overhead: HostOverhead {
     let zygotes = zygotePids.withLockedValue { Array($0.values) }.compactMap(ProcessMemory.own)
     let spares = spares.withLockedValue { Array($0.values) }.compactMap(\.memory)
-    return ByteSize(bytes: (zygotes + spares).reduce(0) { $0 + $1.bytes })
+    return HostOverhead(
+      zygotes: ByteSize(bytes: zygotes.reduce(0) { $0 + $1.bytes }),
+      spares: ByteSize(bytes: spares.reduce(0) { $0 + $1.bytes }))
   }
 
   /// Ends every zygote, and with them every worker that still runs.

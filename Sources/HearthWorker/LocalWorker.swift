@@ -176,11 +176,22 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     if spare.isWaiting { loadModel() }
   }
 
+  /// Its process has made the author's class.
+  private func becomeWaiting() {
+    guard isSpare else { return loadModel() }
+    isWaiting = true
+    for action in readyActions { action() }
+    readyActions = []
+  }
+
+  /// Whether its process runs, and has not failed at anything yet.
+  var mayBeTakenOver: Bool { zygote != nil && failure == nil && !hasEnded }
+
   /// Tells a process that waits for it which model to load.
   private func loadModel() {
     guard let model = plan.model else { return }
     if isStopWanted { return kill() }
-    control.withLockedValue { $0 }?.send(WorkerCommand.load(model.launch))
+    control.withLockedValue { $0 }?.send(WorkerCommand.load(worker: id.description, model.launch))
   }
 
   private func end(description: String) {
@@ -216,7 +227,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     guard let report = try? ControlCodec.decode(WorkerReport.self, from: line) else { return }
     switch report {
     case .loading: observer(self, .progressed(fraction: nil, note: nil))
-    case .waiting: if isSpare { isWaiting = true } else { loadModel() }
+    case .waiting: becomeWaiting()
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
     case .ready(let loadSeconds):

@@ -7,7 +7,24 @@ public protocol WorkerHost: Sendable {
   /// Starts a worker. `observer` gets its events, on a loop of the host's own, until `exited` or `failedToStart`.
   func start(_ plan: WorkerPlan, observer: @escaping WorkerObserver) -> any WorkerHandle
   /// What the host's own processes take, workers left out. Reads files.
-  var overhead: ByteSize { get }
+  var overhead: HostOverhead { get }
+  /// Says what to call, from any thread, when a spare process has come up.
+  func whenSparesChange(_ action: @escaping @Sendable () -> Void)
+  /// Ends all spare processes, and makes none for a minute: their memory is needed.
+  func dropSpares()
+}
+
+/// What a host's own processes take.
+public struct HostOverhead: Sendable {
+  /// Those that workers are forked from.
+  public var zygotes: ByteSize
+  /// Those that are kept for the next model.
+  public var spares: ByteSize
+
+  public init(zygotes: ByteSize, spares: ByteSize) {
+    self.zygotes = zygotes
+    self.spares = spares
+  }
 }
 
 /// Takes what happens to a worker.
@@ -36,6 +53,8 @@ public struct WorkerPlan: Sendable {
   public var id: WorkerID
   public var function: FunctionName
   public var version: String
+  /// Counts the deploys of a gateway: what one prepared is not for the next, even of the same version.
+  public var deploy = 0
   public var bundle: String
   public var entry: Entry
   public var environment: PythonEnvironment

@@ -174,7 +174,10 @@ extension WorkerCommand: ControlMessageCoding {
     case "connect": self = .connect
     case "cancel": self = .cancel(request: try members.decode(String.self, forKey: "request"))
     case "withdraw": self = .withdraw(request: try members.decode(String.self, forKey: "request"))
-    case "load": self = .load(try members.decode(WorkerLaunch.Model.self, forKey: "model"))
+    case "load":
+      self = .load(
+        worker: try members.decode(String.self, forKey: "worker"),
+        try members.decode(WorkerLaunch.Model.self, forKey: "model"))
     case "drain": self = .drain
     default: throw unknown(type, members)
     }
@@ -183,7 +186,9 @@ extension WorkerCommand: ControlMessageCoding {
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
     case .connect, .drain: break
-    case .load(let model): try members.encode(model, forKey: "model")
+    case .load(let worker, let model):
+      try members.encode(worker, forKey: "worker")
+      try members.encode(model, forKey: "model")
     case .cancel(let request), .withdraw(let request): try members.encode(request, forKey: "request")
     }
   }

@@ -39,8 +39,8 @@ public enum WorkerCommand: Hashable, Sendable {
   case cancel(request: String)
   /// Give this request back unless it has been begun: it was sent ahead and waits behind one that takes long.
   case withdraw(request: String)
-  /// Load this model: the worker was started without one, and waits.
-  case load(WorkerLaunch.Model)
+  /// Load this model: the worker was started without one, and waits. It goes by this id from now on.
+  case load(worker: String, WorkerLaunch.Model)
   /// Finish what is in flight and exit.
   case drain
 }

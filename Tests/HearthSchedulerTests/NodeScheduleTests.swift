@@ -58,7 +58,7 @@ struct NodeScheduleTests {
     var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
     #expect(ask(&node, 1, of: 1).granted == [WorkerID(1)])
     #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
-    #expect(ask(&node, 3, of: 3).effects == [.reclaim(for: WorkerID(3))])
+    #expect(ask(&node, 3, of: 3).effects == [.reclaim(for: [WorkerID(3)])])
     var found = FunctionSchedule.Reclaimable()
     found.candidates = [
       Eviction.Candidate(id: WorkerID(1), idle: .seconds(1), bytes: 100 * mebibyte),
@@ -134,7 +134,7 @@ struct NodeScheduleTests {
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     _ = ask(&node, 3, of: 3, 240)
-    #expect(ask(&node, 4, of: 4, 100, at: 1).effects == [.reclaim(for: WorkerID(3)), .reclaim(for: WorkerID(4))])
+    #expect(ask(&node, 4, of: 4, 100, at: 1).effects == [.reclaim(for: [WorkerID(3), WorkerID(4)])])
     #expect(node.missing(for: WorkerID(3)) == 190 * mebibyte && node.missing(for: WorkerID(4)) == 50 * mebibyte)
     node.workerLeaves(WorkerID(1))
     #expect(node.missing(for: WorkerID(4)) == 0)
@@ -145,7 +145,7 @@ struct NodeScheduleTests {
     var node = NodeSchedule(memory: 150 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     #expect(node.startBecameUrgent(WorkerID(2), now: instant(0)) == [])
-    #expect(ask(&node, 2, of: 2, 100, .spare).effects == [.reclaim(for: WorkerID(2))])
+    #expect(ask(&node, 2, of: 2, 100, .spare).effects == [.reclaim(for: [WorkerID(2)])])
   }
 
   @Test("A request that meets a spare start makes it urgent, and room is made for it")
@@ -154,7 +154,7 @@ struct NodeScheduleTests {
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     #expect(ask(&node, 3, of: 3, 100, .spare) == [])
-    #expect(node.startBecameUrgent(WorkerID(3), now: instant(1)).effects == [.reclaim(for: WorkerID(3))])
+    #expect(node.startBecameUrgent(WorkerID(3), now: instant(1)).effects == [.reclaim(for: [WorkerID(3)])])
   }
 
   @Test("The version before makes room for its successor first")
@@ -178,8 +178,24 @@ struct NodeScheduleTests {
     _ = ask(&node, 2, of: 2, 240, at: 0)
     #expect(node.timeReached(now: instant(31)).contains(.yield([owner(1)], for: WorkerID(2))))
     #expect(ask(&node, 3, of: 3, 50, at: 32).granted == [])
-    #expect(node.roomDenied(for: WorkerID(2), now: instant(33)).granted == [WorkerID(3)])
+    #expect(node.roomDenied(for: WorkerID(2), now: instant(33)).effects == [])
+    #expect(node.timeReached(now: instant(33.1)).granted == [WorkerID(3)])
     #expect(node.timeReached(now: instant(70)).contains(.yield([owner(1), owner(3)], for: WorkerID(2))) == false)
+  }
+
+  @Test("Spare processes go when nothing fits beside them, or has not for a second")
+  func spares() {
+    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    _ = node.overheadMeasured(20 * mebibyte, spares: 50 * mebibyte, now: instant(0))
+    #expect(ask(&node, 1, of: 1, 200).effects == [.reclaim(for: [WorkerID(1)]), .dropSpares])
+    #expect(node.overheadMeasured(20 * mebibyte, now: instant(1)).granted == [WorkerID(1)])
+    #expect(ask(&node, 2, of: 2, 240, at: 1) == [.refuse(WorkerID(2), bytes: 240 * mebibyte)], "nor without them")
+    _ = node.workerEnded(WorkerID(1), now: instant(2))
+    _ = ask(&node, 3, of: 3, 100, at: 2)
+    _ = node.overheadMeasured(20 * mebibyte, spares: 50 * mebibyte, now: instant(2))
+    #expect(ask(&node, 4, of: 4, 100, at: 3).effects == [.reclaim(for: [WorkerID(4)])])
+    #expect(node.timeReached(now: instant(4)).contains(.dropSpares))
+    #expect(node.overheadMeasured(20 * mebibyte, spares: 150 * mebibyte, now: instant(5)).contains(.dropSpares))
   }
 
   @Test("A large worker is passed over for a while only, then a busy one must make room")
@@ -270,7 +286,7 @@ private struct ContendedNode {
         node.workerLeaves(id)
         ends.append((now + Double.random(in: 0...10, using: &random), id))
       case .refuse: Issue.record("nothing here is too large")
-      case .reclaim, .reclaimExcess, .wake: break
+      case .reclaim, .reclaimExcess, .dropSpares, .wake: break
       }
     }
   }

@@ -266,7 +266,11 @@ struct SimulatedCache {
         let model = SimulatedCache.model(of: worker)
         take(models[model].schedule.workerFailedToStart(worker, .tooLarge, reason: "too large", now: now), model)
         take(device.workerEnded(worker, now: now))
-      case .reclaim(let worker): reclaim(device.missing(for: worker), for: SimulatedCache.model(of: worker))
+      case .reclaim(let workers):
+        for (index, worker) in workers.enumerated() {
+          reclaim(device.missing(for: worker, after: workers[..<index]), for: SimulatedCache.model(of: worker))
+        }
+      case .dropSpares: preconditionFailure("there are no spares here")
       case .reclaimExcess(let bytes): reclaim(bytes, for: nil)
       case .yield(let owners, let worker): yield(owners, for: worker)
       case .wake(let instant):

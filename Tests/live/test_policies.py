@@ -220,7 +220,7 @@ def test_an_idle_worker_makes_room_for_another_function(small):
 def test_a_worker_that_can_never_fit_is_refused_with_the_numbers(small):
     small.deploy("huge", SLEEPER, "resources: {memory: 2GiB}\n")
     answer = small.call("huge")
-    assert answer.status == 503 and answer.code == "load_failed"
+    assert answer.status == 507 and answer.code == "memory_exhausted"
     assert "a worker takes 2 GiB, and workers-memory is 512 MiB" in answer.json["error"]["message"]
 
 

@@ -101,6 +101,7 @@ def _model_to_load(control: ControlSocket) -> dict[str, Any]:
     """Waits until the gateway says which model this worker is for; ends with it, or when it is not needed."""
     while (message := control.receive()) is not None:
         if message.get("type") == "load":
+            os.environ["HEARTH_WORKER"] = message["worker"]
             model: dict[str, Any] = message["model"]
             return model
         if message.get("type") == "drain":
