@@ -272,10 +272,7 @@ public struct NodeSchedule: Sendable {
     return excess() + pump(now: now)
   }
 
-  private func excess() -> [Action] {
-    guard held > memory else { return [] }
-    return spares > 0 && held - spares <= memory ? [.dropSpares] : [.reclaimExcess(held - memory)]
-  }
+  private func excess() -> [Action] { held > memory ? [.reclaimExcess(held - memory)] : [] }
 
   /// Whom to stop, and when to look again.
   public struct Victims: Sendable {

@@ -195,7 +195,6 @@ struct NodeScheduleTests {
     _ = node.overheadMeasured(20 * mebibyte, spares: 50 * mebibyte, now: instant(2))
     #expect(ask(&node, 4, of: 4, 100, at: 3).effects == [.reclaim(for: [WorkerID(4)])])
     #expect(node.timeReached(now: instant(4)).contains(.dropSpares))
-    #expect(node.overheadMeasured(20 * mebibyte, spares: 150 * mebibyte, now: instant(5)).contains(.dropSpares))
   }
 
   @Test("A large worker is passed over for a while only, then a busy one must make room")
