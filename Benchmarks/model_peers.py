@@ -4,7 +4,7 @@ Each answers `POST` with a digit, and `GET /loads` with how many models it has l
 server is ready and, afterwards, whether it hit and missed as a plain LRU does.
 """
 
-from peers import Peer, python_command
+from peers import FASTAPI_PINS, RAY_PINS, UVICORN, Peer, python_command
 
 #: A mapped model is used as it lies in the file beside its graph; any other is copied and packed by onnxruntime.
 LOAD = """
@@ -118,10 +118,6 @@ if __name__ == "__main__":
 """
 )
 
-UVICORN = python_command(
-    "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "PORT", "--workers", "1", "--no-access-log",
-    "--log-level", "warning", "--loop", "uvloop", "--http", "httptools",
-)  # fmt: skip
 ONNX = ["numpy==2.4.6", "onnxruntime==1.32.0"]
 
 
@@ -140,12 +136,11 @@ def model_peers(models, places):
         variables = {"MODELS": str(models), "PLACES": str(places), "MAPPED": str(int(mapped))}
         return Peer(name, requirements + ONNX, {"app.py": text}, command, path="/loads", variables=variables)
 
-    fastapi = ["fastapi==0.165.0", "uvicorn[standard]==0.54.0"]
     return [
-        (peer("FastAPI, LRU of sessions", FASTAPI, fastapi, UVICORN, mapped=False), in_path),
-        (peer("FastAPI, LRU of mapped sessions", FASTAPI, fastapi, UVICORN, mapped=True), in_path),
+        (peer("FastAPI, LRU of sessions", FASTAPI, FASTAPI_PINS, UVICORN, mapped=False), in_path),
+        (peer("FastAPI, LRU of mapped sessions", FASTAPI, FASTAPI_PINS, UVICORN, mapped=True), in_path),
         (
-            peer("Ray Serve, multiplexed", RAY, ["ray[serve]==2.60.0"], python_command("app.py", "PORT"), False),
+            peer("Ray Serve, multiplexed", RAY, RAY_PINS, python_command("app.py", "PORT"), False),
             in_field,
         ),
     ]

@@ -243,16 +243,16 @@ def python_command(*arguments):
     ]  # fmt: skip
 
 
+FASTAPI_PINS = ["fastapi==0.165.0", "uvicorn[standard]==0.54.0"]
+RAY_PINS = ["ray[serve]==2.60.0"]
+#: One process, without an access log, on the fast event loop and parser.
+UVICORN = python_command(
+    "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "PORT", "--workers", "1", "--no-access-log",
+    "--log-level", "warning", "--loop", "uvloop", "--http", "httptools",
+)  # fmt: skip
+
 PEERS = [
-    Peer(
-        "FastAPI on uvicorn",
-        ["fastapi==0.165.0", "uvicorn[standard]==0.54.0"],
-        {"app.py": FASTAPI},
-        python_command(
-            "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "PORT", "--workers", "1", "--no-access-log",
-            "--log-level", "warning", "--loop", "uvloop", "--http", "httptools",
-        ),
-    ),
+    Peer("FastAPI on uvicorn", FASTAPI_PINS, {"app.py": FASTAPI}, UVICORN),
     Peer(
         "mosec",
         ["mosec==0.9.8"],
@@ -274,5 +274,5 @@ PEERS = [
         {"service.py": BENTOML},
         python_command("-m", "bentoml", "serve", "service:Length", "--host", "127.0.0.1", "--port", "PORT"),
     ),
-    Peer("Ray Serve", ["ray[serve]==2.60.0"], {"app.py": RAY}, python_command("app.py", "PORT"), path="/"),
+    Peer("Ray Serve", RAY_PINS, {"app.py": RAY}, python_command("app.py", "PORT"), path="/"),
 ]  # fmt: skip

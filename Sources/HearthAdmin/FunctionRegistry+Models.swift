@@ -17,10 +17,8 @@ extension FunctionRegistry {
   public func addModel(
     _ model: ModelName, to name: FunctionName, _ weights: Weights, _ settings: ModelSettings, _ catalog: BundleCatalog
   ) async throws {
-    await begin(name)
-    defer { end(name) }
-    let function = try servedWithModels(name)
-    try function.checkIsNew(model)
+    try servedWithModels(name).checkIsNew(model)
+    // What may take an hour must not keep others from changing the function.
     let digest: Digest =
       switch weights {
       case .uploaded(let digest): digest
@@ -29,6 +27,10 @@ extension FunctionRegistry {
           try catalog.fetchWeights(source, sha256: sha256) { _, _ in }
         }
       }
+    await begin(name)
+    defer { end(name) }
+    let function = try servedWithModels(name)
+    try function.checkIsNew(model)
     let entry = try Model(
       name: model, path: catalog.place(digest, as: model, of: name), settings: settings, isAdded: true)
     try store.addModel(

@@ -33,6 +33,8 @@ public actor FunctionRegistry {
     } catch {
       return logger.error("the store cannot be read; no function is served", metadata: ["reason": "\(error)"])
     }
+    // What a crash in the middle of a deletion has left.
+    preparer.catalog.retainModels(of: Set(functions.map(\.name.rawValue)))
     for function in functions {
       do {
         // A preload that hangs must not keep the others away.

@@ -39,6 +39,14 @@ extension BundleCatalog {
   /// Takes all models out of a function's folder.
   public func unplaceModels(of function: FunctionName) { removeTree("\(root)/models/\(function)") }
 
+  /// Takes the models of all other functions away.
+  public func retainModels(of functions: Set<String>) {
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: "\(root)/models")) ?? []
+    where !functions.contains(name) {
+      removeTree("\(root)/models/\(name)")
+    }
+  }
+
   /// The same tree of folders with hard links to the same files.
   private func link(_ source: String, _ target: String) throws {
     try FileManager.default.createDirectory(atPath: target, withIntermediateDirectories: true)

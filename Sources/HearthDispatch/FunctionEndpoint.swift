@@ -300,8 +300,12 @@ public final class FunctionEndpoint: Sendable {
       case .start(let id, let reason): node.ask(id, for: self, reason)
       case .hurry(let id): node.hurry(id)
       case .withdrawStart(let id): withdrawStart(id)
-      case .stop(let worker): worker.stop()
-      case .kill(let worker): worker.kill()
+      case .stop(let worker):
+        node.leaves(worker.id)
+        worker.stop()
+      case .kill(let worker):
+        node.leaves(worker.id)
+        worker.kill()
       case .wake(let instant):
         state.withLockedValue {
           $0.alarm.set(instant, now: clock.now, on: surroundings.timers) { [self] in alarmRang() }

@@ -59,7 +59,8 @@ final class WorkerNode: Sendable {
       State(schedule: NodeSchedule(memory: limits.memory.bytes, startsMax: limits.startsMax, eviction: limits.eviction))
     )
     host.whenSparesChange { [weak self] in
-      NIOThreadPool.singleton.submit { _ in self?.measureOverhead() }
+      guard let self else { return }
+      NIOThreadPool.singleton.submit { [self] _ in measureOverhead() }
     }
     timers.scheduleRepeatedTask(initialDelay: WorkerNode.measureInterval, delay: WorkerNode.measureInterval) {
       [weak self] task in
@@ -93,6 +94,9 @@ final class WorkerNode: Sendable {
   func becameReady(_ id: WorkerID) {
     decide { $0.schedule.workerBecameReady(id, now: $1) }
   }
+
+  /// A worker was told to end.
+  func leaves(_ id: WorkerID) { state.withLockedValue { $0.schedule.workerLeaves(id) } }
 
   /// A worker is gone, or is not to be started any more.
   func ended(_ id: WorkerID) {
@@ -276,7 +280,7 @@ final class WorkerNode: Sendable {
       case .yielded(let id, _):
         logger.info("worker makes room for one that waits", metadata: ["worker": "\(id)"])
         return state.withLockedValue { state in
-          state.schedule.workerLeaves(id)
+          state.schedule.workerYielded(id)
           state.evictions.inUse += 1
         }
       }

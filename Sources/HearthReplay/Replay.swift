@@ -271,7 +271,7 @@ public struct Replay {
       switch functions[index].schedule.workerYielded(now: now) {
       case .none(let until): next = [next, until].compactMap(\.self).min()
       case .yielded(let worker, let actions):
-        node.workerLeaves(worker)
+        node.workerYielded(worker)
         return take(actions, index)
       }
     }

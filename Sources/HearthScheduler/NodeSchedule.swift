@@ -299,7 +299,12 @@ public struct NodeSchedule: Sendable {
     if !eviction.isStale(victim, cache) { cache.inflation = max(cache.inflation, victim.worth) }
   }
 
-  /// A worker was told to make room.
+  /// A worker in use was told to make room.
+  public mutating func workerYielded(_ id: WorkerID) {
+    if grants[id] == nil { yielded = nil } else { workerLeaves(id) }
+  }
+
+  /// A worker was told to end: its memory is about to be free.
   public mutating func workerLeaves(_ id: WorkerID) {
     guard let grant = grants[id], !grant.isLeaving else { return }
     grants[id]!.isLeaving = true

@@ -1,5 +1,4 @@
 import HearthCore
-import HearthWorkerProtocol
 import NIOCore
 
 /// Spares: of a function of many models one process is kept that is forked, isolated and has made the author's class,
@@ -75,9 +74,4 @@ extension LocalHost {
   private func hasModels(_ key: SpareKey) -> Bool {
     workers.values.contains { $0.plan.model != nil && !$0.hasEnded && SpareKey($0.plan) == key }
   }
-}
-
-extension WorkerPlan.Model {
-  /// The model as a worker is told of it.
-  var launch: WorkerLaunch.Model { WorkerLaunch.Model(name: name, path: path, bytes: bytes) }
 }

@@ -133,7 +133,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
       environment: plan.variables, config: plan.config, directory: directory, hidden: dataFolder, network: plan.network,
       memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes,
-      model: plan.model?.launch, awaitsModel: isSpare, visible: plan.visible)
+      model: plan.model, awaitsModel: isSpare, visible: plan.visible)
   }
 
   /// Ends a launch that never got a process, or whose process is of no use.
@@ -191,7 +191,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private func loadModel() {
     guard let model = plan.model else { return }
     if isStopWanted { return kill() }
-    control.withLockedValue { $0 }?.send(WorkerCommand.load(worker: id.description, model.launch))
+    control.withLockedValue { $0 }?.send(WorkerCommand.load(worker: id.description, model))
   }
 
   private func end(description: String) {

@@ -1,4 +1,5 @@
 import HearthCore
+import HearthWorkerProtocol
 import NIOCore
 
 /// Where workers run: this machine now, other machines later. Starting, stopping and reaching workers goes through
@@ -38,17 +39,7 @@ public struct WorkerPlan: Sendable {
   }
 
   /// The model that a worker of a function of many models is to load.
-  public struct Model: Sendable {
-    public var name: String
-    public var path: String
-    public var bytes: Int64
-
-    public init(name: String, path: String, bytes: Int64) {
-      self.name = name
-      self.path = path
-      self.bytes = bytes
-    }
-  }
+  public typealias Model = WorkerLaunch.Model
 
   public var id: WorkerID
   public var function: FunctionName

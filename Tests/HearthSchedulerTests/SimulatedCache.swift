@@ -355,7 +355,7 @@ struct SimulatedCache {
       case .yielded(let victim, let actions):
         yields += 1
         processes[victim]?.isDraining = true
-        device.workerLeaves(victim)
+        device.workerYielded(victim)
         return take(actions, model)
       }
     }
