@@ -5,7 +5,6 @@ import HearthDispatch
 import HearthHTTP1
 import Hummingbird
 import NIOCore
-import NIOFoundationCompat
 import ServiceLifecycle
 
 /// The calls of the control API, below `/v1`.
@@ -185,9 +184,16 @@ struct AdminRoutes {
 
   func decode<Value: Decodable>(_ request: Request, _ context: BasicRequestContext) async throws -> Value {
     // 4 MiB: the digests of 50,000 blobs.
-    let body = try await request.body.collect(upTo: 4 << 20)
+    let bytesMax = 4 << 20
+    var body = Data()
+    for try await part in request.body {
+      guard body.count + part.readableBytes <= bytesMax else {
+        throw HearthError(.adminRequestInvalid, "The call's body is larger than \(bytesMax >> 20) MiB.")
+      }
+      body.append(contentsOf: part.readableBytesView)
+    }
     do {
-      return try JSONDecoder().decode(Value.self, from: Data(buffer: body))
+      return try JSONDecoder().decode(Value.self, from: body)
     } catch {
       throw HearthError(
         .adminRequestInvalid, "The call's body is not the JSON it should be.", hint: "docs/admin-api.md shows it.")
