@@ -60,10 +60,11 @@ class Gateway:
         config = Path(self.data) / "hearth.yaml"
         config.write_text(json.dumps({name.replace("_", "-"): value for name, value in self.settings.items()}))
         self.log = open(f"{self.data}/gateway.log", "a")
+        environment = {**os.environ, "TSAN_OPTIONS": f"suppressions={ROOT}/Tests/live/tsan-suppressions.txt"}
         self.process = subprocess.Popen(
             [HEARTH, "serve", "--data-dir", self.data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
              "--config", str(config)],
-            stdout=subprocess.PIPE, stderr=self.log, text=True,
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
         )  # fmt: skip
         line = self.process.stdout.readline()
         match = re.match(r"hearth listening data=https?://([^:]+):(\d+) admin=http://([^:]+):(\d+)", line)
