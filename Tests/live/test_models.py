@@ -141,7 +141,7 @@ def test_many_requests_for_a_cold_model_cause_one_load(many):
 
 def test_the_model_unused_for_longest_makes_room(many):
     names = ["a", "b", "c", "d", "e"]
-    gateway = many(dict.fromkeys(names, "mib=20"), memory="110MiB", settings=dict.fromkeys(names, ", memory: 32MiB"))
+    gateway = many(dict.fromkeys(names, "mib=20"), memory="118MiB", settings=dict.fromkeys(names, ", memory: 32MiB"))
     for name in ("a", "b", "c", "a"):
         call(gateway, name)
     assert resident(gateway) == {"a", "b", "c"}
@@ -158,7 +158,7 @@ def test_the_model_unused_for_longest_makes_room(many):
 def test_gdsf_keeps_what_is_asked_for_often(many):
     names = ["hot", "b", "c", "d"]
     settings = dict.fromkeys(names, ", memory: 32MiB")
-    gateway = many(dict.fromkeys(names, "mib=20"), memory="95MiB", settings=settings, eviction="gdsf")
+    gateway = many(dict.fromkeys(names, "mib=20"), memory="84MiB", settings=settings, eviction="gdsf")
     for _ in range(20):
         call(gateway, "hot")
     for name in ("b", "c", "d", "b", "c"):
@@ -170,7 +170,7 @@ def test_gdsf_keeps_what_is_asked_for_often(many):
 def test_pinned_models_are_there_from_the_start_and_stay(many):
     names = ["pinned", "b", "c", "d"]
     settings = dict.fromkeys(names, ", memory: 32MiB") | {"pinned": ", memory: 32MiB, pinned: true"}
-    gateway = many(dict.fromkeys(names, "mib=20"), memory="75MiB", settings=settings)
+    gateway = many(dict.fromkeys(names, "mib=20"), memory="84MiB", settings=settings)
     assert resident(gateway) == {"pinned"}
     for name in ("b", "c", "d", "b"):
         assert call(gateway, name).status == 200
@@ -180,7 +180,7 @@ def test_pinned_models_are_there_from_the_start_and_stay(many):
 
 def test_a_model_of_low_priority_makes_room_first(many):
     settings = {"low": ", memory: 32MiB, priority: -1", "b": ", memory: 32MiB", "c": ", memory: 32MiB"}
-    gateway = many(dict.fromkeys(settings, "mib=20"), memory="75MiB", settings=settings)
+    gateway = many(dict.fromkeys(settings, "mib=20"), memory="84MiB", settings=settings)
     for name in ("b", "low"):
         call(gateway, name)
     call(gateway, "c")
@@ -189,7 +189,7 @@ def test_a_model_of_low_priority_makes_room_first(many):
 
 def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
-    gateway = many(dict.fromkeys(settings, "mib=20"), memory="57MiB", settings=settings)
+    gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
     call(gateway, "a")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         busy = pool.submit(call, gateway, "a", {"sleep": 1.5})
@@ -204,7 +204,7 @@ def test_a_model_in_use_makes_no_room_until_it_is_done(many):
 def test_a_hot_model_does_not_starve_another(many):
     settings = dict.fromkeys(("hot", "cold"), ", memory: 32MiB")
     gateway = many(
-        dict.fromkeys(settings, "mib=20"), memory="57MiB", settings=settings,
+        dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings,
         spec="scaling: {max-model-wait: 2s}\n",
     )  # fmt: skip
     ends = threading.Event()
@@ -267,7 +267,7 @@ def test_memory_is_reserved_as_predicted_and_corrected_as_measured(many):
 
 def test_a_client_that_leaves_takes_its_cold_model_along(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
-    gateway = many(dict.fromkeys(settings, "mib=20"), memory="57MiB", settings=settings)
+    gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
     call(gateway, "a")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         busy = pool.submit(call, gateway, "a", {"sleep": 2})
