@@ -51,7 +51,7 @@ extension AdminRoutes {
     }
     let settings = ModelSettings(
       memory: command.memory.map { ByteSize(bytes: $0) }, isPinned: command.pinned ?? false, priority: priority)
-    try await registry.addModel(model(context), to: name(context), weights, settings, catalog)
+    try await registry.addModel(model(context), to: name(context), weights, settings)
     return .created
   }
 }

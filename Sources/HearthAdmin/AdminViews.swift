@@ -1,7 +1,6 @@
 import Foundation
 import HearthCore
 import HearthDispatch
-import HearthScheduler
 import HearthStore
 import Hummingbird
 
@@ -22,7 +21,6 @@ struct FunctionView: ResponseEncodable {
 
   init(_ function: FunctionStore.Function, _ served: ServedFunction?) {
     let views = served?.endpoints.map { $0.view() }
-    let ready: Set = [WorkerSnapshot.State.idle, .busy]
     name = function.name.rawValue
     version = function.digest.short
     number = function.number
@@ -39,7 +37,7 @@ struct FunctionView: ResponseEncodable {
     } else if reason != nil {
       state = "failing"
     } else {
-      state = views!.contains { $0.workers.contains { ready.contains($0.snapshot.state) } } ? "ready" : "cold"
+      state = views!.contains(where: \.hasReadyWorker) ? "ready" : "cold"
     }
   }
 }

@@ -15,8 +15,9 @@ extension FunctionRegistry {
 
   /// Serves one more model. Its weights are in place before it is stored, and it is stored before it is served.
   public func addModel(
-    _ model: ModelName, to name: FunctionName, _ weights: Weights, _ settings: ModelSettings, _ catalog: BundleCatalog
+    _ model: ModelName, to name: FunctionName, _ weights: Weights, _ settings: ModelSettings
   ) async throws {
+    let catalog = preparer.catalog
     try servedWithModels(name).checkIsNew(model)
     // What may take an hour must not keep others from changing the function.
     let digest: Digest =
@@ -38,7 +39,7 @@ extension FunctionRegistry {
         name: model, digest: digest, memory: settings.memory, isPinned: settings.isPinned,
         priority: settings.priority),
       to: name)
-    try function.add(entry)
+    function.add(entry)
     logger.info("model added", metadata: ["function": "\(name)", "model": "\(model)"])
   }
 

@@ -44,9 +44,14 @@ public struct BundleCatalog: Sendable {
   ///
   /// - Parameter content: what the archive is to hold, which decides what is checked.
   public func upload(_ content: BundleContent = .function) throws -> BundleUpload {
+    let staging = try makeStaging()
+    return BundleUpload(self, staging: staging, content, limits: limits)
+  }
+
+  private func makeStaging() throws -> String {
     let staging = "\(root)/staging/bundle-\(UUID().uuidString)"
     try FileManager.default.createDirectory(atPath: "\(staging)/tree", withIntermediateDirectories: true)
-    return BundleUpload(self, staging: staging, content, limits: limits)
+    return staging
   }
 
   /// Fetches a file of weights and keeps it as a bundle of its own. Throws `source_failed` or `blob_digest_mismatch`.
@@ -55,8 +60,7 @@ public struct BundleCatalog: Sendable {
   public func fetchWeights(_ source: String, sha256: Digest?, progress: (Int64, Int64) -> Void) throws -> Digest {
     let name = String(source.prefix { $0 != "?" && $0 != "#" }.split(separator: "/").last ?? "weights")
     let file = (try? BundlePath.check(name)) == nil ? "weights" : name
-    let staging = "\(root)/staging/bundle-\(UUID().uuidString)"
-    try FileManager.default.createDirectory(atPath: "\(staging)/tree", withIntermediateDirectories: true)
+    let staging = try makeStaging()
     defer { removeTree(staging) }
     let path = "\(staging)/tree/\(file)"
     try SourceDownload.fetch(source, to: path, progress: progress)

@@ -31,9 +31,6 @@ public struct DeployedVersion: Sendable {
     self.log = log
   }
 
-  /// The policy of one of its models: a pinned one is there always.
-  func policy(of model: Model?) -> FunctionPolicy { policy.of(model) }
-
   /// Whether the function is a Python class, as opposed to a program of its own.
   var isHandler: Bool {
     switch spec.entry {

@@ -21,6 +21,10 @@ extension FunctionEndpoint {
     public let policy: FunctionPolicy
     /// The most that any of its workers was measured to take; nil until one was.
     public let measured: ByteSize?
+
+    public var hasReadyWorker: Bool {
+      workers.contains { $0.snapshot.state == .idle || $0.snapshot.state == .busy }
+    }
   }
 
   /// The error that callers get while it cannot be loaded.
@@ -35,10 +39,6 @@ extension FunctionEndpoint {
     HearthError(
       .memoryExhausted, "The \(displayName) does not fit: \(reason)",
       hint: "Raise workers-memory, or make it smaller.")
-  }
-
-  var hasReadyWorker: Bool {
-    view().workers.contains { $0.snapshot.state == .idle || $0.snapshot.state == .busy }
   }
 
   /// How much it is asked for.

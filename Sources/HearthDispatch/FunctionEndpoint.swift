@@ -96,7 +96,7 @@ public final class FunctionEndpoint: Sendable {
       function: version.name, version: number, model: model?.name, incarnation: incarnation)
     shortDigest = version.digest.short
     var schedule = FunctionSchedule(
-      policy: version.policy(of: model), startMode: version.forks ? .fork : .spawn,
+      policy: version.policy.of(model), startMode: version.forks ? .fork : .spawn,
       pipelines: version.isHandler, numbers: WorkerNumbers(first: surroundings.numbers()))
     schedule.restsObserved(rests)
     schedule.wallClockRead(offset: surroundings.clock.wallOffset)

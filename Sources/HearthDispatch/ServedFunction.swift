@@ -65,6 +65,9 @@ public final class ServedFunction: Sendable {
 
   // Requests.
 
+  /// Paths of models below a function's root.
+  private static let modelPrefix = "/models/".utf8
+
   /// Where a request goes.
   typealias Route = (endpoint: FunctionEndpoint, target: String)
 
@@ -73,7 +76,7 @@ public final class ServedFunction: Sendable {
   /// `model_missing` or `model_not_found`.
   func route(_ exchange: any ClientExchange) throws -> Route? {
     if let single { return (single, exchange.target) }
-    let (name, target) = ModelPath.split(exchange.target) ?? ("", exchange.target)
+    let (name, target) = NamedPath.split(exchange.target, after: ServedFunction.modelPrefix) ?? ("", exchange.target)
     if !name.isEmpty { return try endpoint(of: name).map { ($0, target) } }
     guard let name = exchange.request.message.first("hearth-model"), !name.isEmpty else {
       throw HearthError(
@@ -160,7 +163,7 @@ public final class ServedFunction: Sendable {
 
   /// The model with a ready worker that was asked for last.
   private var lastUsedModel: ModelName? {
-    endpoints.filter { $0.model != nil && $0.hasReadyWorker }
+    endpoints.filter { $0.model != nil && $0.view().hasReadyWorker }
       .max { ($0.usage.lastUsed?.nanoseconds ?? 0) < ($1.usage.lastUsed?.nanoseconds ?? 0) }?.model?.name
   }
 
@@ -205,9 +208,8 @@ public final class ServedFunction: Sendable {
     }
   }
 
-  /// Serves one more model. Throws `model_conflict` when there is one of this name.
-  public func add(_ model: Model) throws {
-    try checkIsNew(model.name)
+  /// Serves one more model, of a name that is new.
+  public func add(_ model: Model) {
     let pinned: FunctionEndpoint? = models.withLockedValue { models in
       models.add(model)
       return model.settings.isPinned ? endpoint(of: model.name, &models) : nil
@@ -234,22 +236,5 @@ extension ServedFunction.Models {
     incarnations += 1
     entries[model.name] = ServedFunction.Entry(model: model, incarnation: incarnations)
     names[model.name.rawValue[...]] = model.name
-  }
-}
-
-/// Paths of models below a function's root: `/models/NAME`, and whatever below it is the model's own.
-enum ModelPath {
-  private static let prefix = "/models/".utf8
-
-  static func split(_ target: String) -> (name: Substring, target: String)? {
-    let bytes = target.utf8
-    guard bytes.starts(with: prefix) else { return nil }
-    let start = bytes.index(bytes.startIndex, offsetBy: prefix.count)
-    let slash = UInt8(ascii: "/")
-    let question = UInt8(ascii: "?")
-    guard let end = bytes[start...].firstIndex(where: { $0 == slash || $0 == question }) else {
-      return (target[start...], "/")
-    }
-    return (target[start..<end], bytes[end] == question ? "/\(target[end...])" : String(target[end...]))
   }
 }

@@ -164,9 +164,6 @@ final class WorkerNode: Sendable {
     decide { $0.schedule.workerMeasured(id, bytes: bytes, now: $1) }
   }
 
-  /// What a worker takes, as measured or expected.
-  func memory(of id: WorkerID) -> ByteSize { state.withLockedValue { ByteSize(bytes: $0.schedule.bytes(of: id)) } }
-
   private func decide(_ fact: (inout State, HearthInstant) -> [NodeSchedule.Action]) {
     let actions = state.withLockedValue { state in
       defer {
@@ -224,14 +221,12 @@ final class WorkerNode: Sendable {
 
   private func candidates() -> Found {
     var found = Found()
-    for endpoint in endpoints {
-      let own = endpoint.reclaimable()
-      for candidate in own.candidates { found.owners[candidate.id] = endpoint }
-      found.reclaimable.add(own) { _ in 0 }
-    }
+    let own = endpoints.map { ($0, $0.reclaimable()) }
+    // The endpoints' locks first, then the node's, never both.
     state.withLockedValue { state in
-      for index in found.reclaimable.candidates.indices {
-        found.reclaimable.candidates[index].bytes = state.schedule.bytes(of: found.reclaimable.candidates[index].id)
+      for (endpoint, reclaimable) in own {
+        for candidate in reclaimable.candidates { found.owners[candidate.id] = endpoint }
+        found.reclaimable.add(reclaimable, bytes: state.schedule.bytes)
       }
     }
     return found

@@ -86,17 +86,10 @@ enum FunctionPath {
   private static let prefix = "/functions/".utf8
 
   static func split(_ target: String) throws -> (name: Substring, target: String) {
-    let bytes = target.utf8
-    guard bytes.starts(with: prefix) else {
+    guard let parts = NamedPath.split(target, after: prefix) else {
       throw HearthError(
         .routeNotFound, "There is nothing at this path.", hint: "Call a function: POST /functions/NAME.")
     }
-    let start = bytes.index(bytes.startIndex, offsetBy: prefix.count)
-    let slash = UInt8(ascii: "/")
-    let question = UInt8(ascii: "?")
-    guard let end = bytes[start...].firstIndex(where: { $0 == slash || $0 == question }) else {
-      return (target[start...], "/")
-    }
-    return (target[start..<end], bytes[end] == question ? "/\(target[end...])" : String(target[end...]))
+    return parts
   }
 }

@@ -50,7 +50,7 @@ struct SimulatedCache {
   private var models: [Model] = []
   private var processes: [WorkerID: Process] = [:]
   private var now = HearthInstant(nanoseconds: 0)
-  private var agenda: [(at: HearthInstant, event: Event)] = []
+  private var agenda = Agenda<Event>()
   private var deviceAlarm: HearthInstant?
   private var waiting: [InvocationID: (since: HearthInstant, model: Int)] = [:]
   private var ended: Set<InvocationID> = []
@@ -115,11 +115,11 @@ struct SimulatedCache {
   }
 
   private mutating func comeToRest() -> Int {
-    agenda.removeAll { if case .arrival = $0.event { true } else { false } }
+    agenda.removeAll { if case .arrival = $0 { true } else { false } }
     var count = 0
     let end = now.advanced(by: .seconds(3_600))
     while !waiting.isEmpty || processes.values.contains(where: { !$0.running.isEmpty }), count < 200_000,
-      let next = agenda.last?.at, next <= end, step()
+      let next = agenda.next, next <= end, step()
     { count += 1 }
     check(waiting.isEmpty, "\(waiting.count) requests still wait at rest")
     check(ended.count == arrived, "\(arrived) requests arrived and \(ended.count) ended")
@@ -133,7 +133,7 @@ struct SimulatedCache {
   }
 
   private mutating func step() -> Bool {
-    guard let entry = agenda.popLast() else { return false }
+    guard let entry = agenda.popNext() else { return false }
     now = max(now, entry.at)
     perform(entry.event)
     check(held == device.granted, "\(device.granted) bytes are granted, and processes hold \(held)")
@@ -372,15 +372,7 @@ struct SimulatedCache {
     add(event, at: now.advanced(by: .milliseconds(milliseconds)))
   }
 
-  private mutating func add(_ event: Event, at instant: HearthInstant) {
-    // Kept in descending order, so that the next event is the last.
-    var (low, high) = (0, agenda.count)
-    while low < high {
-      let middle = (low + high) / 2
-      if agenda[middle].at > instant { low = middle + 1 } else { high = middle }
-    }
-    agenda.insert((instant, event), at: low)
-  }
+  private mutating func add(_ event: Event, at instant: HearthInstant) { agenda.add(event, at: instant) }
 
   private mutating func check(_ holds: Bool, _ problem: String) {
     if !holds, problems.count < 5 { problems.append("\(problem) at \(now.nanoseconds / 1_000_000) ms") }

@@ -43,7 +43,7 @@ struct SimulatedWorld {
   private var schedule: FunctionSchedule
   private var policy = FunctionPolicy()
   private var now = HearthInstant(nanoseconds: 0)
-  private var agenda: [(at: HearthInstant, event: Event)] = []
+  private var agenda = Agenda<Event>()
   private var processes: [WorkerID: Process] = [:]
   private var waiting: Set<InvocationID> = []
   private var ended: Set<InvocationID> = []
@@ -109,7 +109,7 @@ struct SimulatedWorld {
   }
 
   private mutating func comeToRest() -> Int {
-    agenda.removeAll { if case .arrival = $0.event { true } else { false } }
+    agenda.removeAll { if case .arrival = $0 { true } else { false } }
     var idle = policy
     idle.workersMin = 0
     idle.warmWindows = []
@@ -120,7 +120,7 @@ struct SimulatedWorld {
     var count = 0
     // A failed load is remembered for fifteen minutes; an hour is long enough for anything.
     let end = now.advanced(by: .seconds(3_600))
-    while count < 100_000, let next = agenda.last?.at, next <= end, step() { count += 1 }
+    while count < 100_000, let next = agenda.next, next <= end, step() { count += 1 }
     if !faultyEveryThirdEnd {
       check(waiting.isEmpty, "\(waiting.count) requests still wait at rest")
       check(processes.values.allSatisfy(\.running.isEmpty), "requests still run at rest")
@@ -136,7 +136,7 @@ struct SimulatedWorld {
   }
 
   private mutating func step() -> Bool {
-    guard let entry = agenda.popLast() else { return false }
+    guard let entry = agenda.popNext() else { return false }
     now = max(now, entry.at)
     perform(entry.event)
     checkBounds()
@@ -375,16 +375,7 @@ struct SimulatedWorld {
     add(event, at: now.advanced(by: .milliseconds(milliseconds)))
   }
 
-  private mutating func add(_ event: Event, at instant: HearthInstant) {
-    // Kept in descending order, so that the next event is the last.
-    var low = 0
-    var high = agenda.count
-    while low < high {
-      let middle = (low + high) / 2
-      if agenda[middle].at > instant { low = middle + 1 } else { high = middle }
-    }
-    agenda.insert((instant, event), at: low)
-  }
+  private mutating func add(_ event: Event, at instant: HearthInstant) { agenda.add(event, at: instant) }
 
   private mutating func check(_ holds: Bool, _ problem: String) {
     if !holds, problems.count < 10 { problems.append(problem) }
