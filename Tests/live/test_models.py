@@ -486,13 +486,14 @@ def test_models_that_wait_in_their_hundreds_do_not_slow_down_one_that_is_there(m
 
 
 def tree(gateway):
-    """The gateway's processes but itself: zygotes, workers and spares."""
+    """The gateway's processes but itself: zygotes, workers and spares. Not what a sanitizer names its stacks with."""
     found, pending = [], [gateway.process.pid]
     while pending:
         pid = pending.pop()
         try:
             tasks = list(Path(f"/proc/{pid}/task").iterdir())
             children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+            children = [child for child in children if "symbolizer" not in Path(f"/proc/{child}/comm").read_text()]
         except OSError:
             continue
         pending += children
