@@ -15,6 +15,14 @@ extension FunctionSpec {
     files = try (root.mappings("files") ?? []).map(FunctionSpec.file)
     if let section = try root.mapping("resources") { resources = try FunctionSpec.resources(section) }
     models = try FunctionSpec.models(root)
+    if let written = try root.value("isolation", expected: "process or shared", Isolation.init(rawValue:)) {
+      isolation = written
+      if models == nil {
+        throw root.invalid(
+          "isolation", "'isolation' says how models are housed; this function has none.",
+          hint: "Add 'models', or leave 'isolation' out.")
+      }
+    }
     if models != nil { policy.keepModels() }
     policyKeys = try policy.read(root)
     if models != nil { try checkModels(root) }

@@ -18,6 +18,14 @@ public struct FunctionSpec: Sendable {
     case spawn
   }
 
+  /// How the models of a function are housed.
+  public enum Isolation: String, Sendable {
+    /// Each in a process of its own.
+    case process
+    /// All in one process, each with threads of its own.
+    case shared
+  }
+
   public struct Python: Hashable, Sendable {
     /// The requirements file in the bundle; nil for the standard library alone.
     public var requirements: String?
@@ -52,6 +60,7 @@ public struct FunctionSpec: Sendable {
   public var files: [File] = []
   /// The models of a function that has many, loaded as they are asked for; nil where it has none or loads its own.
   public var models: Models?
+  public var isolation = Isolation.process
   public var resources = Resources()
   public var policy = FunctionPolicy()
   /// The knobs that `function.yaml` itself sets.

@@ -81,6 +81,10 @@ public struct ByteSize: Hashable, Sendable, Comparable, CustomStringConvertible 
 }
 
 extension ByteSize {
+  public static let zero = ByteSize(bytes: 0)
+
+  public static func sum(_ sizes: [ByteSize]) -> ByteSize { ByteSize(bytes: sizes.reduce(0) { $0 + $1.bytes }) }
+
   public static func kib(_ count: Int64) -> ByteSize { ByteSize(bytes: count << 10) }
   public static func mib(_ count: Int64) -> ByteSize { ByteSize(bytes: count << 20) }
   public static func gib(_ count: Int64) -> ByteSize { ByteSize(bytes: count << 30) }

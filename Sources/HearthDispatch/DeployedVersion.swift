@@ -64,6 +64,7 @@ public struct DeployedVersion: Sendable {
       temporary: spec.resources.temporary, log: log,
       model: model.map { WorkerPlan.Model(name: $0.name.rawValue, path: $0.path, bytes: $0.bytes) })
     plan.deploy = deploy
+    plan.isShared = spec.isolation == .shared
     plan.visible = [modelsFolder].compactMap(\.self)
     return plan
   }

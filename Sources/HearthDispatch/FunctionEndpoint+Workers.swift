@@ -55,7 +55,9 @@ extension FunctionEndpoint {
   }
 
   private func start(_ id: WorkerID) {
-    let handle = surroundings.host.start(version.plan(id, model, deploy: owner.version)) { [self] handle, event in
+    var plan = version.plan(id, model, deploy: owner.version)
+    plan.reserved = node.bytes(of: id)
+    let handle = surroundings.host.start(plan) { [self] handle, event in
       took(event, from: handle)
     }
     let isEnding = state.withLockedValue { state in
@@ -90,6 +92,7 @@ extension FunctionEndpoint {
       decide { $0.workerBecameReady(id, now: $1) }
       node.becameReady(id)
       settleActivations(.success(()))
+    case .measured(let bytes, let kept): measured(id, bytes, kept: kept)
     case .withdrew(let copy):
       let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
       invocation?.onLoop { $0.withdrawn(by: worker) }
@@ -97,9 +100,9 @@ extension FunctionEndpoint {
       version.log.append("the worker did not start: \(reason)", worker: id)
       guard hasRunOut else { return failedToStart(id, .failed, reason) }
       failedToStart(id, .ranOut, node.ranOut(id, reason))
-    case .exited(let description):
+    case .exited(let description, let kept):
       version.log.append("the worker ended: \(description)", worker: id)
-      remove(id) { $0.workerExited(id, now: $1) }
+      remove(id, kept: kept) { $0.workerExited(id, now: $1) }
     }
   }
 
@@ -123,7 +126,7 @@ extension FunctionEndpoint {
   }
 
   private func remove(
-    _ id: WorkerID, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
+    _ id: WorkerID, kept: ByteSize = .zero, _ fact: (inout FunctionSchedule, HearthInstant) -> [FunctionSchedule.Action]
   ) {
     let effects = state.withLockedValue { state in
       let effects = resolve(fact(&state.schedule, clock.now), &state)
@@ -131,7 +134,7 @@ extension FunctionEndpoint {
       return effects
     }
     // Before what follows: its memory is free for the worker that takes its place.
-    node.ended(id)
+    node.ended(id, kept: kept)
     perform(effects)
     settleIfEmpty()
   }
@@ -179,16 +182,20 @@ extension FunctionEndpoint {
     }
     for (id, entry) in entries {
       guard let bytes = entry.handle.memory else { continue }
-      // The most it took counts: it may take that again.
-      let most = state.withLockedValue { state in
-        let most = max(bytes, state.workers[id]?.memory ?? bytes)
-        state.workers[id]?.memory = most
-        state.measured = max(most, state.measured ?? most)
-        state.workers[id]?.measureAgain(after: now)
-        return most
-      }
-      if let model { surroundings.prediction?.withLockedValue { $0.observe(files: model.bytes, memory: most.bytes) } }
-      node.measured(id, most.bytes)
+      state.withLockedValue { $0.workers[id]?.measureAgain(after: now) }
+      measured(id, bytes, kept: .zero)
     }
+  }
+
+  /// A worker was seen to take so much. The most it took counts: it may take that again.
+  private func measured(_ id: WorkerID, _ bytes: ByteSize, kept: ByteSize) {
+    let most = state.withLockedValue { state in
+      let most = max(bytes, state.workers[id]?.memory ?? bytes)
+      state.workers[id]?.memory = most
+      state.measured = max(most, state.measured ?? most)
+      return most
+    }
+    if let model { surroundings.prediction?.withLockedValue { $0.observe(files: model.bytes, memory: most.bytes) } }
+    node.measured(id, most.bytes, kept: kept)
   }
 }

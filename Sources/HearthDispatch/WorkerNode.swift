@@ -58,7 +58,7 @@ final class WorkerNode: Sendable {
     state = NIOLockedValueBox(
       State(schedule: NodeSchedule(memory: limits.memory.bytes, startsMax: limits.startsMax, eviction: limits.eviction))
     )
-    host.whenSparesChange { [weak self] in
+    host.whenOverheadChanges { [weak self] in
       guard let self else { return }
       NIOThreadPool.singleton.submit { [self] _ in measureOverhead() }
     }
@@ -99,13 +99,18 @@ final class WorkerNode: Sendable {
   func leaves(_ id: WorkerID) { state.withLockedValue { $0.schedule.workerLeaves(id) } }
 
   /// A worker is gone, or is not to be started any more.
-  func ended(_ id: WorkerID) {
+  ///
+  /// - Parameter kept: what of its memory is not free all the same.
+  func ended(_ id: WorkerID, kept: ByteSize = .zero) {
     decide { state, now in
       state.owners[id] = nil
       state.granted[id] = nil
-      return state.schedule.workerEnded(id, now: now)
+      return state.schedule.workerEnded(id, kept: kept.bytes, now: now)
     }
   }
+
+  /// What a worker is reserved or was measured to take.
+  func bytes(of id: WorkerID) -> ByteSize { state.withLockedValue { ByteSize(bytes: $0.schedule.bytes(of: id)) } }
 
   /// A worker's load found less memory than it needed. Returns the reason with the numbers.
   func ranOut(_ id: WorkerID, _ reason: String) -> String {
@@ -156,12 +161,12 @@ final class WorkerNode: Sendable {
   /// What the host's own processes take counts as well. Reads files.
   private func measureOverhead() {
     let overhead = host.overhead
-    decide { $0.schedule.overheadMeasured(overhead.zygotes.bytes, spares: overhead.spares.bytes, now: $1) }
+    decide { $0.schedule.overheadMeasured(overhead.own.bytes, spares: overhead.spares.bytes, now: $1) }
   }
 
   /// A worker's memory was measured.
-  func measured(_ id: WorkerID, _ bytes: Int64) {
-    decide { $0.schedule.workerMeasured(id, bytes: bytes, now: $1) }
+  func measured(_ id: WorkerID, _ bytes: Int64, kept: ByteSize) {
+    decide { $0.schedule.workerMeasured(id, bytes: bytes, kept: kept.bytes, now: $1) }
   }
 
   private func decide(_ fact: (inout State, HearthInstant) -> [NodeSchedule.Action]) {

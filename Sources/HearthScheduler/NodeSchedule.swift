@@ -232,7 +232,11 @@ public struct NodeSchedule: Sendable {
   }
 
   /// A worker is gone, failed to start, or is not asked for any more.
-  public mutating func workerEnded(_ id: WorkerID, now: HearthInstant) -> [Action] {
+  ///
+  /// - Parameter kept: bytes that a process it shared has not given back, or more than its own if negative: they count
+  ///   as overhead until that is measured.
+  public mutating func workerEnded(_ id: WorkerID, kept: Int64 = 0, now: HearthInstant) -> [Action] {
+    overhead = max(0, overhead + kept)
     asks.removeAll { $0.id == id }
     hurried.remove(id)
     endStart(id)
@@ -263,7 +267,12 @@ public struct NodeSchedule: Sendable {
   public mutating func ownerRemoved(_ owner: WorkerOwner) { measured[owner] = nil }
 
   /// A worker's memory was measured. It counts from now on, for this one and for those to come.
-  public mutating func workerMeasured(_ id: WorkerID, bytes: Int64, now: HearthInstant) -> [Action] {
+  ///
+  /// - Parameter kept: as with `workerEnded`.
+  public mutating func workerMeasured(
+    _ id: WorkerID, bytes: Int64, kept: Int64 = 0, now: HearthInstant
+  ) -> [Action] {
+    overhead = max(0, overhead + kept)
     guard let grant = grants[id] else { return [] }
     measured[grant.owner] = max(bytes, measured[grant.owner] ?? 0)
     granted += bytes - grant.bytes

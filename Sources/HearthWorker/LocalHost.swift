@@ -17,11 +17,14 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   private var zygotes: [Zygote.Key: Zygote] = [:]
   /// By what their zygotes know them.
   var workers: [WorkerID: LocalWorker] = [:]
-  var spareCount: UInt64 = 0
+  private var ownCount: UInt64 = 0
+  var isMeasureDue = false
   var sparesAllowed = NIODeadline.uptimeNanoseconds(0)
-  let spareObserver = NIOLockedValueBox<@Sendable () -> Void>({})
+  let overheadObserver = NIOLockedValueBox<@Sendable () -> Void>({})
   /// Changed on `loop` only; read from wherever they are measured.
-  let spares = NIOLockedValueBox<[SpareKey: LocalWorker]>([:])
+  let spares = NIOLockedValueBox<[VersionKey: LocalWorker]>([:])
+  /// By the ids of their carriers; as the spares.
+  let shared = NIOLockedValueBox<[WorkerID: SharedProcess]>([:])
   /// How many deploys prepare with a zygote now; those keep it.
   private var claims: [Zygote.Key: Int] = [:]
   private var hasReportedIsolation = false
@@ -89,6 +92,11 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   public func start(
     _ plan: WorkerPlan, observer: @escaping WorkerObserver
   ) -> any WorkerHandle {
+    if plan.isShared, plan.model != nil {
+      let worker = HousedWorker(plan, loop: loop, observer: observer)
+      loop.execute { [self] in house(worker) }
+      return worker
+    }
     let worker = makeWorker(plan, observer: observer)
     loop.execute { [self] in
       worker.whenReady { [self] in refillSpare(for: plan) }
@@ -104,10 +112,17 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     return worker
   }
 
-  func makeWorker(_ plan: WorkerPlan, isSpare: Bool = false, observer: @escaping WorkerObserver) -> LocalWorker {
+  func makeWorker(
+    _ plan: WorkerPlan, role: LocalWorker.Role = .worker, observer: @escaping WorkerObserver
+  ) -> LocalWorker {
     LocalWorker(
-      plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, isSpare: isSpare,
-      observer: observer)
+      plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, role: role, observer: observer)
+  }
+
+  /// The id of a process that nobody has asked for by one: beyond those of any worker that is.
+  func nextOwnID() -> WorkerID {
+    ownCount += 1
+    return WorkerID((1 << 62) + ownCount)
   }
 
   /// Gives a worker a process of its own.
@@ -124,10 +139,11 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
 
   public var overhead: HostOverhead {
     let zygotes = zygotePids.withLockedValue { Array($0.values) }.compactMap(ProcessMemory.own)
+    let shared = shared.withLockedValue { Array($0.values) }
     let spares = spares.withLockedValue { Array($0.values) }.compactMap(\.memory)
     return HostOverhead(
-      zygotes: ByteSize(bytes: zygotes.reduce(0) { $0 + $1.bytes }),
-      spares: ByteSize(bytes: spares.reduce(0) { $0 + $1.bytes }))
+      own: .sum(zygotes + shared.filter { !$0.isEmpty }.compactMap(\.overhead)),
+      spares: .sum(spares + shared.filter(\.isEmpty).compactMap(\.overhead)))
   }
 
   /// Ends every zygote, and with them every worker that still runs.
@@ -179,5 +195,16 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     for (feature, reason) in zygote.missingIsolation.sorted(by: { $0.key < $1.key }) {
       logger.warning("workers run without \(feature): \(reason)")
     }
+  }
+}
+
+/// One version of one function, whose processes are good for any of its models.
+struct VersionKey: Hashable {
+  let function: FunctionName
+  let deploy: Int
+
+  init(_ plan: WorkerPlan) {
+    function = plan.function
+    deploy = plan.deploy
   }
 }

@@ -7,6 +7,15 @@ import NIOPosix
 
 /// One worker process of this machine.
 final class LocalWorker: WorkerHandle, @unchecked Sendable {
+  /// What its process is for.
+  enum Role {
+    case worker
+    /// It waits to be taken over by a worker with a model.
+    case spare
+    /// It waits for models, which share it.
+    case shared
+  }
+
   private enum State {
     case launching
     /// The process runs and loads.
@@ -16,7 +25,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   }
 
   /// 5 s: an idle worker has nothing to finish, so one that has not ended by then never will.
-  private static let stopGrace = TimeAmount.seconds(5)
+  static let stopGrace = TimeAmount.seconds(5)
   private static let signalNames: [Int32: String] = [
     4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM",
     24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
@@ -43,34 +52,37 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private var readyActions: [() -> Void] = []
   private var goneActions: [() -> Void] = []
   private var processBegan = NIODeadline.now()
-  /// Whether it is a spare: a process that waits to be taken over by a worker with a model.
-  private let isSpare: Bool
+  private let role: Role
   /// Whether its process waits to be told which model to load.
-  private var isWaiting = false
+  private(set) var isWaiting = false
+  /// Takes what is said of the models that share its process.
+  var modelReported: (String, WorkerReport) -> Void = { _, _ in }
   /// The worker that has taken this spare over.
   private var successor: LocalWorker?
 
   // From any loop.
   private let control = NIOLockedValueBox<ControlChannel?>(nil)
-  private let connections: NIOLockedValueBox<WorkerConnections>
+  private let connections: DataConnections
   private let pid = NIOLockedValueBox<Int32?>(nil)
 
   init(
-    _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, isSpare: Bool = false,
+    _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, role: Role = .worker,
     observer: @escaping WorkerObserver
   ) {
     id = plan.id
     processID = plan.id
-    self.isSpare = isSpare
+    self.role = role
     self.plan = plan
     self.directory = directory
     self.dataFolder = dataFolder
     self.loop = loop
     self.observer = observer
-    connections = NIOLockedValueBox(WorkerConnections(pipelines: plan.pipelines))
+    connections = DataConnections(pipelines: plan.pipelines)
   }
 
-  var memory: ByteSize? { pid.withLockedValue { $0 }.flatMap(ProcessMemory.proportional) }
+  var memory: ByteSize? { processNumber.flatMap(ProcessMemory.proportional) }
+
+  var processNumber: Int32? { pid.withLockedValue { $0 } }
 
   // Starting and ending, on the loop.
 
@@ -133,7 +145,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
       environment: plan.variables, config: plan.config, directory: directory, hidden: dataFolder, network: plan.network,
       memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes,
-      model: plan.model, awaitsModel: isSpare, visible: plan.visible)
+      model: plan.model, awaitsModel: role != .worker, isShared: role == .shared, visible: plan.visible)
   }
 
   /// Ends a launch that never got a process, or whose process is of no use.
@@ -178,7 +190,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   /// Its process has made the author's class.
   private func becomeWaiting() {
-    guard isSpare else { return loadModel() }
+    guard role != .worker else { return loadModel() }
     isWaiting = true
     for action in readyActions { action() }
     readyActions = []
@@ -191,7 +203,16 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private func loadModel() {
     guard let model = plan.model else { return }
     if isStopWanted { return kill() }
-    control.withLockedValue { $0 }?.send(WorkerCommand.load(worker: id.description, model))
+    send(.load(model), worker: id)
+  }
+
+  /// Tells its process something.
+  ///
+  /// - Parameter worker: which of the models that share it is meant, or what it goes by from now on.
+  @discardableResult
+  func send(_ command: WorkerCommand, worker: WorkerID? = nil, descriptors: [Int32] = []) -> Bool {
+    let message = Addressed(command, worker: worker?.description)
+    return control.withLockedValue { $0 }?.send(message, descriptors: descriptors) ?? false
   }
 
   private func end(description: String) {
@@ -207,7 +228,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     observer(
       self,
       wasReady
-        ? .exited(description: description)
+        ? .exited(description: description, kept: .zero)
         : .failedToStart(reason: failure ?? description, hasRunOutOfMemory: hasRunOutOfMemory))
     for action in goneActions { action() }
     goneActions = []
@@ -224,12 +245,14 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   }
 
   private func received(_ line: ByteBuffer) {
-    guard let report = try? ControlCodec.decode(WorkerReport.self, from: line) else { return }
-    switch report {
+    guard let report = try? ControlCodec.decode(Addressed<WorkerReport>.self, from: line) else { return }
+    if let worker = report.worker { return modelReported(worker, report.message) }
+    switch report.message {
     case .loading: observer(self, .progressed(fraction: nil, note: nil))
     case .waiting: becomeWaiting()
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
+    case .measured, .unloaded: break
     case .ready(let loadSeconds):
       // The zygote's word of the start and this one come by different sockets.
       if case .launching = state { state = .starting }
@@ -282,41 +305,15 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
 
   // Data connections, from any loop.
 
-  func connection(on loop: any EventLoop) -> WorkerLink { connections.withLockedValue { $0.take(on: loop) } }
+  func connection(on loop: any EventLoop) -> WorkerLink { connections.take(on: loop) }
 
-  func recycle(_ connection: WorkerConnection) {
-    if !connections.withLockedValue({ $0.giveBack(connection) }) { connection.close() }
-  }
+  func recycle(_ connection: WorkerConnection) { connections.recycle(connection) }
 
   func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection> {
-    let connection = NIOLoopBoundBox(WorkerConnection(), eventLoop: loop)
-    let bootstrap = ClientBootstrap(group: loop)
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(connection.value)
-        }
-      }
-    let channel: EventLoopFuture<any Channel>
     switch plan.entry {
-    case .command: channel = bootstrap.connect(unixDomainSocketPath: socketPath)
-    case .handler:
-      do {
-        let sockets = try DescriptorPair.sockets()
-        defer { close(sockets.theirs) }
-        let isSent = control.withLockedValue { $0 }?.send(WorkerCommand.connect, descriptors: [sockets.theirs])
-        guard isSent == true else {
-          close(sockets.ours)
-          return loop.makeFailedFuture(WorkerFailure.unreachable)
-        }
-        channel = bootstrap.withConnectedSocket(sockets.ours)
-      } catch {
-        return loop.makeFailedFuture(error)
-      }
+    case .command: connections.open(on: loop, path: socketPath)
+    case .handler: connections.open(on: loop) { self.send(.connect, descriptors: [$0]) }
     }
-    return channel.assumeIsolated().map { [self] _ in
-      connections.withLockedValue { $0.opened(connection.value) }
-      return connection.value
-    }.nonisolated()
   }
 
   // A worker whose control socket is full may block the sender for a while: never a loop with clients.
@@ -325,7 +322,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   func withdraw(copy: String) { tell(.withdraw(request: copy)) }
 
   private func tell(_ command: WorkerCommand) {
-    loop.execute { [self] in control.withLockedValue { $0 }?.send(command) }
+    loop.execute { [self] in send(command) }
   }
 
   func stop() {
@@ -339,7 +336,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
         if case .command = plan.entry {
           zygote?.signal(processID, SIGTERM)
         } else {
-          control.withLockedValue { $0 }?.send(WorkerCommand.drain)
+          send(.drain)
         }
         loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace) { [self] in
           if case .ready = state { zygote?.signal(processID, SIGKILL) }

@@ -24,6 +24,15 @@ enum ProcessMemory {
   /// The same of the process alone.
   static func own(of pid: Int32) -> ByteSize? { read(pid).map { ByteSize(bytes: $0) } }
 
+  /// The resident set of a process alone (proc(5), statm): read at once, however large it is, and pages that it shares
+  /// count in full.
+  static func resident(of pid: Int32) -> ByteSize? {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8),
+      let pages = text.split(separator: " ").dropFirst().first.flatMap({ Int64($0) })
+    else { return nil }
+    return ByteSize(bytes: pages * Int64(sysconf(Int32(_SC_PAGESIZE))))
+  }
+
   /// Whether a process holds no memory any more: it is gone, or on its way out past the point where the kernel takes
   /// its memory back. Its children are not looked at.
   static func isFree(_ pid: Int32) -> Bool {

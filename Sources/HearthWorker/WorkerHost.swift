@@ -9,21 +9,21 @@ public protocol WorkerHost: Sendable {
   func start(_ plan: WorkerPlan, observer: @escaping WorkerObserver) -> any WorkerHandle
   /// What the host's own processes take, workers left out. Reads files.
   var overhead: HostOverhead { get }
-  /// Says what to call, from any thread, when a spare process has come up.
-  func whenSparesChange(_ action: @escaping @Sendable () -> Void)
-  /// Ends all spare processes, and makes none for a minute: their memory is needed.
+  /// Says what to call, from any thread, when what its own processes take has changed.
+  func whenOverheadChanges(_ action: @escaping @Sendable () -> Void)
+  /// Ends all processes without a model, and makes none for a minute: their memory is needed.
   func dropSpares()
 }
 
 /// What a host's own processes take.
 public struct HostOverhead: Sendable {
-  /// Those that workers are forked from.
-  public var zygotes: ByteSize
+  /// Those that workers are forked from, and what processes that models share take beside them.
+  public var own: ByteSize
   /// Those that are kept for the next model.
   public var spares: ByteSize
 
-  public init(zygotes: ByteSize, spares: ByteSize) {
-    self.zygotes = zygotes
+  public init(own: ByteSize, spares: ByteSize) {
+    self.own = own
     self.spares = spares
   }
 }
@@ -60,6 +60,10 @@ public struct WorkerPlan: Sendable {
   public var log: FunctionLog
   /// The model that it is to load; nil where its function is not one of many.
   public var model: Model?
+  /// What the model may take until it is measured.
+  public var reserved = ByteSize.zero
+  /// Whether the models of its version share a process.
+  public var isShared = false
   /// Further folders that it is to see: those of models that are no part of the bundle.
   public var visible: [String] = []
 
@@ -98,12 +102,15 @@ public enum WorkerEvent: Sendable {
   case started(pid: Int32)
   case progressed(fraction: Double?, note: String?)
   case ready(spawn: Duration, load: Duration)
+  /// It takes so much memory, where the worker itself tells it. `kept` is what a process that it shares with others has
+  /// come to take more beside its models, or less if negative.
+  case measured(ByteSize, kept: ByteSize)
   /// A copy of a request that was sent ahead comes back unbegun.
   case withdrew(copy: String)
   /// It never became ready; `reason` is fit for callers.
   case failedToStart(reason: String, hasRunOutOfMemory: Bool)
-  /// It was ready and its process has ended.
-  case exited(description: String)
+  /// It was ready and has ended; `kept` as with `measured`: memory that was not given back.
+  case exited(description: String, kept: ByteSize)
 }
 
 /// What a worker has for a request of a loop.
@@ -119,8 +126,8 @@ public enum WorkerLink {
 /// A worker as the dispatcher holds it.
 public protocol WorkerHandle: AnyObject, Sendable {
   var id: WorkerID { get }
-  /// What the worker's processes take now: their proportional set size (proc(5), smaps_rollup). Nil while it is not
-  /// known. Reads files.
+  /// What the worker's processes take now: their proportional set size (proc(5), smaps_rollup); where it shares one with
+  /// others, what it says itself. Nil while it is not known. Reads files.
   var memory: ByteSize? { get }
   /// The data connection on this loop that takes a request now. Call on the loop.
   func connection(on loop: any EventLoop) -> WorkerLink

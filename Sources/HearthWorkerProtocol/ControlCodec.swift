@@ -65,6 +65,11 @@ private struct Envelope<Message: ControlMessageCoding>: Codable {
   }
 }
 
+extension ControlMessage {
+  /// A number of bytes as a worker says it, brought into a range that can be added up.
+  fileprivate static func plausible(_ bytes: Int64) -> Int64 { min(max(bytes, 0), 1 << 50) }
+}
+
 extension Double {
   fileprivate func clamped(to range: ClosedRange<Double>) -> Double {
     isNaN ? range.lowerBound : min(max(self, range.lowerBound), range.upperBound)
@@ -165,6 +170,7 @@ extension WorkerCommand: ControlMessageCoding {
     case .cancel: "cancel"
     case .withdraw: "withdraw"
     case .load: "load"
+    case .unload: "unload"
     case .drain: "drain"
     }
   }
@@ -174,10 +180,8 @@ extension WorkerCommand: ControlMessageCoding {
     case "connect": self = .connect
     case "cancel": self = .cancel(request: try members.decode(String.self, forKey: "request"))
     case "withdraw": self = .withdraw(request: try members.decode(String.self, forKey: "request"))
-    case "load":
-      self = .load(
-        worker: try members.decode(String.self, forKey: "worker"),
-        try members.decode(WorkerLaunch.Model.self, forKey: "model"))
+    case "load": self = .load(try members.decode(WorkerLaunch.Model.self, forKey: "model"))
+    case "unload": self = .unload
     case "drain": self = .drain
     default: throw unknown(type, members)
     }
@@ -185,10 +189,8 @@ extension WorkerCommand: ControlMessageCoding {
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
-    case .connect, .drain: break
-    case .load(let worker, let model):
-      try members.encode(worker, forKey: "worker")
-      try members.encode(model, forKey: "model")
+    case .connect, .unload, .drain: break
+    case .load(let model): try members.encode(model, forKey: "model")
     case .cancel(let request), .withdraw(let request): try members.encode(request, forKey: "request")
     }
   }
@@ -202,6 +204,8 @@ extension WorkerReport: ControlMessageCoding {
     case .progress: "progress"
     case .ready: "ready"
     case .withdrawn: "withdrawn"
+    case .measured: "measured"
+    case .unloaded: "unloaded"
     case .failed: "failed"
     }
   }
@@ -220,6 +224,9 @@ extension WorkerReport: ControlMessageCoding {
       // 31 years at most: any duration that can be added up.
       self = .ready(loadSeconds: try members.decode(Double.self, forKey: "load_seconds").clamped(to: 0...1e9))
     case "withdrawn": self = .withdrawn(request: try members.decode(String.self, forKey: "request"))
+    case "measured":
+      self = .measured(bytes: ControlMessage.plausible(try members.decode(Int64.self, forKey: "bytes")))
+    case "unloaded": self = .unloaded
     case "failed":
       self = .failed(
         type: try members.decode(String.self, forKey: "error_type"),
@@ -232,17 +239,32 @@ extension WorkerReport: ControlMessageCoding {
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
-    case .loading, .waiting: break
+    case .loading, .waiting, .unloaded: break
     case .progress(let fraction, let note):
       try members.encodeIfPresent(fraction, forKey: "fraction")
       try members.encodeIfPresent(note, forKey: "note")
     case .ready(let loadSeconds): try members.encode(loadSeconds, forKey: "load_seconds")
     case .withdrawn(let request): try members.encode(request, forKey: "request")
+    case .measured(let bytes): try members.encode(bytes, forKey: "bytes")
     case .failed(let type, let message, let traceback, let isOutOfMemory):
       try members.encode(type, forKey: "error_type")
       try members.encode(message, forKey: "message")
       try members.encode(traceback, forKey: "traceback")
       try members.encode(isOutOfMemory, forKey: "out_of_memory")
     }
+  }
+}
+
+extension Addressed: ControlMessageCoding {
+  public var type: String { message.type }
+
+  public init(type: String, from members: KeyedDecodingContainer<ControlKey>) throws {
+    self.init(
+      try Message(type: type, from: members), worker: try members.decodeIfPresent(String.self, forKey: "worker"))
+  }
+
+  public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
+    try message.encode(into: &members)
+    try members.encodeIfPresent(worker, forKey: "worker")
   }
 }

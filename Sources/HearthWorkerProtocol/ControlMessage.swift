@@ -39,8 +39,10 @@ public enum WorkerCommand: Hashable, Sendable {
   case cancel(request: String)
   /// Give this request back unless it has been begun: it was sent ahead and waits behind one that takes long.
   case withdraw(request: String)
-  /// Load this model: the worker was started without one, and waits. It goes by this id from now on.
-  case load(worker: String, WorkerLaunch.Model)
+  /// Load this model: the worker was started without one, and waits.
+  case load(WorkerLaunch.Model)
+  /// Finish what this model has begun and let go of it: said to a process that many models share.
+  case unload
   /// Finish what is in flight and exit.
   case drain
 }
@@ -57,8 +59,25 @@ public enum WorkerReport: Hashable, Sendable {
   case ready(loadSeconds: Double)
   /// The request was not begun and will not be: no answer to it follows. Said only in answer to `withdraw`.
   case withdrawn(request: String)
+  /// What a model takes: as its author says; or, of a process that many share, what that grew by at its load and its
+  /// first request.
+  case measured(bytes: Int64)
+  /// A model is gone from a process that many share, and its memory is given back as far as that can be.
+  case unloaded
   /// The load failed, for want of memory or otherwise. `message` is for callers, `traceback` for the function's log.
   case failed(type: String, message: String, traceback: String, isOutOfMemory: Bool)
+}
+
+/// A message that may say which worker it concerns: in a process that many models share, that of one of them; else the
+/// id that a worker goes by from now on.
+public struct Addressed<Message: ControlMessageCoding & Hashable>: Hashable, Sendable {
+  public var worker: String?
+  public var message: Message
+
+  public init(_ message: Message, worker: String?) {
+    self.worker = worker
+    self.message = message
+  }
 }
 
 /// Everything a zygote needs to know to start one worker.
@@ -109,6 +128,8 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public var model: Model?
   /// Whether the worker is told later which model to load.
   public var awaitsModel = false
+  /// Whether it is told of many models, one after another, which share its process.
+  public var isShared = false
   /// Further folders that it is to see, below the hidden one.
   public var visible: [String] = []
 
@@ -117,7 +138,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
     hidden: String,
     network: Bool, memoryBytes: Int64?, temporaryBytes: Int64, model: Model? = nil, awaitsModel: Bool = false,
-    visible: [String] = []
+    isShared: Bool = false, visible: [String] = []
   ) {
     self.worker = worker
     self.function = function
@@ -137,6 +158,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     self.temporaryBytes = temporaryBytes
     self.model = model
     self.awaitsModel = awaitsModel
+    self.isShared = isShared
     self.visible = visible
   }
 
@@ -144,6 +166,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
     case hidden, network, model, visible
     case awaitsModel = "awaits_model"
+    case isShared = "shared"
     case memoryBytes = "memory_bytes"
     case temporaryBytes = "temporary_bytes"
   }

@@ -12,7 +12,7 @@ struct GoldenMessageTests {
     (try? FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasSuffix(".json") }.sorted()) ?? []
 
   @Test("There is an example of each message")
-  func complete() { #expect(GoldenMessageTests.names.count == 17) }
+  func complete() { #expect(GoldenMessageTests.names.count == 20) }
 
   @Test("Each example is read and written back to the same bytes", arguments: names)
   func roundTrip(name: String) throws {
@@ -24,9 +24,9 @@ struct GoldenMessageTests {
       } else if name.hasPrefix("zygote-report") {
         try ControlCodec.encode(ControlCodec.decode(ZygoteReport.self, from: line))
       } else if name.hasPrefix("worker-command") {
-        try ControlCodec.encode(ControlCodec.decode(WorkerCommand.self, from: line))
+        try ControlCodec.encode(ControlCodec.decode(Addressed<WorkerCommand>.self, from: line))
       } else {
-        try ControlCodec.encode(ControlCodec.decode(WorkerReport.self, from: line))
+        try ControlCodec.encode(ControlCodec.decode(Addressed<WorkerReport>.self, from: line))
       }
     #expect(String(decoding: written, as: UTF8.self) == String(decoding: bytes, as: UTF8.self))
   }

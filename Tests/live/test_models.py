@@ -43,12 +43,22 @@ class Model:
 
 
 @pytest.fixture
-def many():
+def isolation():
+    """How the models of 'many' are housed; tests marked `both` run for each way."""
+    return "process"
+
+
+both = pytest.mark.parametrize("isolation", ["process", "shared"])
+
+
+@pytest.fixture
+def many(isolation):
     """Starts gateways with a function 'many' of these models."""
     gateways = []
 
     def start(models, memory="1GiB", spec="", settings=None, **more):
         gateway = Gateway(workers_memory=memory, **more)
+        gateway.isolation = isolation
         gateways.append(gateway)
         deploy(gateway, models, spec, settings)
         return gateway
@@ -62,7 +72,8 @@ def deploy(gateway, models, spec="", settings=None):
     """Models by name, each with what its file says, and with more of its entry in function.yaml."""
     entries = [f"  - {{path: weights/{name}{(settings or {}).get(name, '')}}}\n" for name in models]
     files = {f"weights/{name}": text for name, text in models.items()}
-    return gateway.deploy("many", HANDLER, f"models:{'' if models else ' []'}\n{''.join(entries)}{spec}", files)
+    models = f"models:{'' if models else ' []'}\n{''.join(entries)}isolation: {gateway.isolation}\n"
+    return gateway.deploy("many", HANDLER, models + spec, files)
 
 
 def call(gateway, model, value=None, timeout=30, **fields):
@@ -91,6 +102,7 @@ def resident(gateway):
 # Calling.
 
 
+@both
 def test_a_model_is_named_by_path_or_by_field(many):
     gateway = many({"cat": "", "dog": ""})
     by_path = call(gateway, "cat")
@@ -127,6 +139,7 @@ def test_a_function_without_models_keeps_such_paths_for_itself(many):
     assert listing.returncode == 1 and "models: []" in listing.stderr
 
 
+@both
 def test_many_requests_for_a_cold_model_cause_one_load(many):
     gateway = many({"slow": "seconds=0.5"}, spec="scaling: {max-queue-length: 1000}\n")
     with concurrent.futures.ThreadPoolExecutor(100) as pool:
@@ -139,9 +152,12 @@ def test_many_requests_for_a_cold_model_cause_one_load(many):
 # Sharing memory.
 
 
-def test_the_model_unused_for_longest_makes_room(many):
+@both
+def test_the_model_unused_for_longest_makes_room(many, isolation):
     names = ["a", "b", "c", "d", "e"]
-    gateway = many(dict.fromkeys(names, "mib=20"), memory="118MiB", settings=dict.fromkeys(names, ", memory: 32MiB"))
+    # Three with their interpreters, or with the one they share.
+    memory = {"process": "118MiB", "shared": "104MiB"}[isolation]
+    gateway = many(dict.fromkeys(names, "mib=20"), memory=memory, settings=dict.fromkeys(names, ", memory: 32MiB"))
     for name in ("a", "b", "c", "a"):
         call(gateway, name)
     assert resident(gateway) == {"a", "b", "c"}
@@ -155,6 +171,7 @@ def test_the_model_unused_for_longest_makes_room(many):
     assert "another" in gateway.cli("why", "many", "--model", "b").stdout
 
 
+@both
 def test_gdsf_keeps_what_is_asked_for_often(many):
     names = ["hot", "b", "c", "d"]
     settings = dict.fromkeys(names, ", memory: 32MiB")
@@ -167,10 +184,11 @@ def test_gdsf_keeps_what_is_asked_for_often(many):
     assert state(call(gateway, "hot")) == "hit"
 
 
+@both
 def test_pinned_models_are_there_from_the_start_and_stay(many):
     names = ["pinned", "b", "c", "d"]
     settings = dict.fromkeys(names, ", memory: 32MiB") | {"pinned": ", memory: 32MiB, pinned: true"}
-    gateway = many(dict.fromkeys(names, "mib=20"), memory="84MiB", settings=settings)
+    gateway = many(dict.fromkeys(names, "mib=20"), memory="92MiB", settings=settings)
     assert resident(gateway) == {"pinned"}
     for name in ("b", "c", "d", "b"):
         assert call(gateway, name).status == 200
@@ -178,6 +196,7 @@ def test_pinned_models_are_there_from_the_start_and_stay(many):
     assert state(call(gateway, "pinned")) == "hit"
 
 
+@both
 def test_a_model_of_low_priority_makes_room_first(many):
     settings = {"low": ", memory: 32MiB, priority: -1", "b": ", memory: 32MiB", "c": ", memory: 32MiB"}
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="84MiB", settings=settings)
@@ -187,6 +206,7 @@ def test_a_model_of_low_priority_makes_room_first(many):
     assert resident(gateway) == {"b", "c"}
 
 
+@both
 def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
@@ -201,6 +221,7 @@ def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     assert resident(gateway) == {"b"}
 
 
+@both
 def test_a_hot_model_does_not_starve_another(many):
     settings = dict.fromkeys(("hot", "cold"), ", memory: 32MiB")
     gateway = many(
@@ -227,6 +248,7 @@ def test_a_hot_model_does_not_starve_another(many):
     assert waited < 4 * PATIENCE, f"{waited:.1f} s"
 
 
+@both
 def test_a_model_larger_than_the_budget_is_refused_with_the_numbers(many):
     gateway = many({"huge": "", "fine": ""}, memory="100MiB", settings={"huge": ", memory: 2GiB"})
     for _ in range(2):
@@ -236,6 +258,7 @@ def test_a_model_larger_than_the_budget_is_refused_with_the_numbers(many):
     assert call(gateway, "fine").status == 200
 
 
+@both
 def test_a_load_that_runs_out_of_memory_is_tried_once_more(many):
     gateway = many({"hungry": "exhausts=1", "fine": ""})
     answer = call(gateway, "hungry")
@@ -245,6 +268,7 @@ def test_a_load_that_runs_out_of_memory_is_tried_once_more(many):
     assert call(gateway, "fine").status == 200
 
 
+@both
 def test_a_model_that_cannot_be_loaded_says_why_and_harms_no_other(many):
     gateway = many({"broken": "error=these are no weights", "fine": ""})
     answer = call(gateway, "broken", timeout=60)
@@ -257,14 +281,17 @@ def test_a_model_that_cannot_be_loaded_says_why_and_harms_no_other(many):
     assert call(gateway, "fine").status == 200
 
 
+@both
 def test_memory_is_reserved_as_predicted_and_corrected_as_measured(many):
     gateway = many({"a": "mib=50", "b": "mib=50"})
     call(gateway, "a")
     measured = gateway.wait_for(lambda: models(gateway)["a"].get("measuredBytes"), "a to be measured")
-    assert 50 << 20 < measured < 90 << 20
+    # In a process that is there already some of it comes out of what that holds anyway.
+    assert 0.95 * (50 << 20) < measured < 90 << 20
     assert models(gateway)["b"]["expectedBytes"] == measured, "as the one nearest in size took"
 
 
+@both
 def test_a_client_that_leaves_takes_its_cold_model_along(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
@@ -285,6 +312,7 @@ def test_a_client_that_leaves_takes_its_cold_model_along(many):
 # Coming and going.
 
 
+@both
 def test_models_are_added_and_removed_and_outlive_restart_and_deploy(many, tmp_path):
     gateway = many({})
     assert "no model yet" in gateway.cli("models", "many").stdout
@@ -339,6 +367,7 @@ def test_a_model_comes_from_a_url(many, tmp_path):
         server.shutdown()
 
 
+@both
 def test_a_model_removed_in_use_finishes_what_it_has(many, tmp_path):
     (tmp_path / "one").write_text("mib=1")
     gateway = many({})
@@ -352,6 +381,7 @@ def test_a_model_removed_in_use_finishes_what_it_has(many, tmp_path):
     gateway.wait_for(lambda: not gateway.workers(), "its worker to end")
 
 
+@both
 def test_a_version_whose_models_do_not_load_leaves_the_old_one(many):
     gateway = many({"a": ""})
     call(gateway, "a")
@@ -386,6 +416,7 @@ def test_a_spare_process_ends_with_the_last_model(many):
     gateway.wait_for(lambda: len(tree(gateway)) == 1, "the spare to go")
 
 
+@both
 def test_a_tiny_model_says_nothing_of_a_large_one(many, tmp_path):
     gateway = many({"tiny": "mib=1"})
     call(gateway, "tiny")
@@ -397,6 +428,7 @@ def test_a_tiny_model_says_nothing_of_a_large_one(many, tmp_path):
     assert call(gateway, "large").status == 200
 
 
+@both
 def test_a_model_that_comes_again_under_its_name_is_measured_anew(many, tmp_path):
     gateway = many({})
     for size in (1, 60):
@@ -405,11 +437,12 @@ def test_a_model_that_comes_again_under_its_name_is_measured_anew(many, tmp_path
         gateway.cli("models", "add", "many", "m", str(file))
         assert call(gateway, "m").status == 200
         measured = gateway.wait_for(lambda: models(gateway)["m"].get("measuredBytes"), "it to be measured")
-        assert measured > size << 20
+        assert measured > 0.9 * (size << 20)
         gateway.cli("models", "remove", "many", "m")
     gateway.wait_for(lambda: gateway.admin_request("GET", "/v1/devices").json[0]["grantedBytes"] == 0, "all to be free")
 
 
+@both
 def test_a_model_whose_weights_are_gone_takes_no_other_along(many, tmp_path):
     (tmp_path / "one").write_text("mib=1")
     (tmp_path / "two").write_text("mib=2")
@@ -442,6 +475,7 @@ def test_live_values_that_many_models_cannot_have_are_told_at_the_deploy(many):
     assert gateway.request("/functions/turns/models/a").status == 200
 
 
+@both
 def test_requests_that_wait_while_models_come_to_a_function_are_served_by_them(many):
     gateway = many({"a": ""})
     slow = (
@@ -462,11 +496,14 @@ def test_requests_that_wait_while_models_come_to_a_function_are_served_by_them(m
         assert first.result().status == 200
 
 
-def test_models_that_wait_in_their_hundreds_do_not_slow_down_one_that_is_there(many):
+@both
+def test_models_that_wait_in_their_hundreds_do_not_slow_down_one_that_is_there(many, isolation):
     names = [f"m{number}" for number in range(300)]
-    settings = {"pinned": ", memory: 60MiB, pinned: true"} | dict.fromkeys(names, ", memory: 60MiB")
+    # What fits beside no other, the interpreter of all counted.
+    memory, held = {"process": ("60MiB", "mib=1"), "shared": ("52MiB", "mib=10")}[isolation]
+    settings = {"pinned": f", memory: {memory}, pinned: true"} | dict.fromkeys(names, f", memory: {memory}")
     gateway = many(
-        dict.fromkeys(settings, "mib=1"), memory="80MiB", settings=settings,
+        dict.fromkeys(settings, held), memory="80MiB", settings=settings,
         spec="scaling: {max-model-wait: 1s}\ntimeouts: {cold-start-timeout: 8s}\n",
     )  # fmt: skip
     # Measured, it takes less; nothing else fits all the same.
@@ -515,8 +552,8 @@ def memory(gateway):
 
 SAMPLES = json.loads((ROOT / "functions/digits/example/samples.json").read_text())
 CUSTOMERS = [f"customer-{number:03d}" for number in range(40)]
-#: MiB for about eight of functions/digits' models with their interpreters.
-EIGHT = 200
+#: MiB for about eight of functions/digits' models with their interpreters, or with the one they share.
+EIGHT = {"process": 200, "shared": 120}
 
 
 def read_digit(gateway, customer, sample):
@@ -587,16 +624,26 @@ def zipf_calls(gateway, readings, calls, may_fail):
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
+def deploy_digits(gateway, isolation, folder):
+    """Deploys functions/digits with its models housed this way."""
+    shutil.copytree(ROOT / "functions/digits", folder / "digits")
+    with (folder / "digits/function.yaml").open("a") as spec:
+        spec.write(f"isolation: {isolation}\n")
+    gateway.cli("deploy", str(folder / "digits"))
+
+
+@both
 @pytest.mark.parametrize("eviction", ["lru", "gdsf"])
-def test_forty_real_models_share_memory_for_eight(readings, eviction):
-    gateway = Gateway(workers_memory=f"{EIGHT}MiB", eviction=eviction)
+def test_forty_real_models_share_memory_for_eight(readings, eviction, isolation, tmp_path):
+    budget = EIGHT[isolation]
+    gateway = Gateway(workers_memory=f"{budget}MiB", eviction=eviction)
     try:
-        gateway.cli("deploy", str(ROOT / "functions/digits"))
+        deploy_digits(gateway, isolation, tmp_path)
         calls = 3_000 if PATIENCE == 1 else 500
         with Watch(gateway) as watch:
             kinds = zipf_calls(gateway, readings, calls, may_fail=False)
         assert kinds["hit"] > calls / 3 and kinds["loaded"] > 40, kinds
-        assert len(watch.samples) > 20 and max(watch.samples) <= EIGHT << 20, max(watch.samples) >> 20
+        assert len(watch.samples) > 20 and max(watch.samples) <= budget << 20, max(watch.samples) >> 20
         rows = gateway.admin_request("GET", "/v1/functions/digits/models").json
         assert sum(row["hits"] for row in rows) == kinds["hit"]
         assert sum(row["misses"] for row in rows) == kinds["loaded"]
@@ -604,8 +651,10 @@ def test_forty_real_models_share_memory_for_eight(readings, eviction):
         gateway.close()
 
 
-def test_killed_workers_cost_their_own_requests_alone(readings):
-    gateway = Gateway(workers_memory=f"{EIGHT}MiB")
+@both
+def test_killed_workers_cost_their_own_requests_alone(readings, isolation, tmp_path):
+    budget = EIGHT[isolation]
+    gateway = Gateway(workers_memory=f"{budget}MiB")
     ends = threading.Event()
 
     def kill_some():
@@ -620,12 +669,13 @@ def test_killed_workers_cost_their_own_requests_alone(readings):
 
     killer = threading.Thread(target=kill_some)
     try:
-        gateway.cli("deploy", str(ROOT / "functions/digits"))
+        deploy_digits(gateway, isolation, tmp_path)
         killer.start()
         with Watch(gateway) as watch:
             kinds = zipf_calls(gateway, readings, 1_000 if PATIENCE == 1 else 200, may_fail=True)
-        assert kinds.get("failed", 0) < 60, kinds
-        assert max(watch.samples) <= EIGHT << 20
+        # Those that share a process end together: up to eight requests a kill.
+        assert kinds.get("failed", 0) < {"process": 60, "shared": 480}[isolation], kinds
+        assert max(watch.samples) <= budget << 20
     finally:
         ends.set()
         killer.join()

@@ -6,7 +6,7 @@ See docs/worker-protocol.md; `tests/golden` holds one example of each message.
 import json
 import socket
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 #: 1 MiB: the longest line either side accepts.
 LENGTH_MAX = 1 << 20
@@ -14,6 +14,13 @@ LENGTH_MAX = 1 << 20
 DESCRIPTORS_MAX = 32
 
 Message = dict[str, Any]
+
+
+class Control(Protocol):
+    """Where reports to the gateway go."""
+
+    def send(self, message: Message) -> None:
+        """Sends one message whole, from any thread. Raises OSError when the other side is gone."""
 
 
 class ControlSocket:
@@ -69,3 +76,14 @@ class ControlSocket:
         """The descriptors of the message just received, in the order they were sent."""
         taken, self._descriptors = self._descriptors[:count], self._descriptors[count:]
         return taken
+
+
+class ModelControl:
+    """The reports of one model in a process that many share: each names the worker it is of."""
+
+    def __init__(self, control: Control, worker: str) -> None:
+        self._control = control
+        self._worker = worker
+
+    def send(self, message: Message) -> None:
+        self._control.send({**message, "worker": self._worker})

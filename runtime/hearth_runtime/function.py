@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import importlib.util
 import inspect
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hearth_runtime.context import Cancelled, Context, Model, config_of
-from hearth_runtime.control import ControlSocket
+from hearth_runtime.control import Control
 
 #: 2,000 characters: more of an exception's text than anyone reads in an answer.
 MESSAGE_MAX = 2000
@@ -24,7 +25,7 @@ _RUNTIME = str(Path(__file__).resolve().parent)
 class Function:
     """One function of one bundle in this process."""
 
-    def __init__(self, launch: dict[str, Any], control: ControlSocket) -> None:
+    def __init__(self, launch: dict[str, Any], control: Control) -> None:
         self._bundle = Path(launch["bundle"])
         self._handler: str = launch["handler"]
         self._hidden = _hidden_paths(launch)
@@ -41,6 +42,18 @@ class Function:
         self._instance: Any = None
         self._predict: Any = None
         self._is_async = False
+        #: What the author's `size` says that the loaded model takes, in bytes.
+        self.size: int | None = None
+
+    def housing(self, model: dict[str, Any], control: Control) -> "Function":
+        """The same author's object for one of the models that share this process."""
+        other = copy.copy(self)
+        other._control = control
+        other._tasks = {}
+        other.context = copy.copy(self.context)
+        other.context._report = other._progress
+        other.expect(model)
+        return other
 
     def expect(self, model: dict[str, Any]) -> None:
         """Says which of the function's models to load."""
@@ -60,7 +73,30 @@ class Function:
         if not self._reported(self._load):
             return False
         self._control.send({"type": "ready", "load_seconds": round(time.monotonic() - began, 6)})
+        if self.size is not None:
+            self.tell_size(self.size)
         return True
+
+    def tell_size(self, size: int) -> None:
+        """Reports what the model takes, in bytes."""
+        self._control.send({"type": "measured", "bytes": size})
+
+    @property
+    def model_bytes(self) -> int:
+        """The size of the model's files; 0 where the function is not one of many models."""
+        return self._model.bytes if self._model is not None else 0
+
+    def unload(self) -> None:
+        """Lets go of the model, as the author's `unload` does it if there is one. Nothing happens if none is loaded."""
+        unload = getattr(self._instance, "unload", None)
+        try:
+            if unload is not None and self.context.model is not None:
+                unload(self.context.model)
+        except BaseException:
+            # What it has not released is seen by what the process still takes.
+            traceback.print_exc()
+        finally:
+            self.context.model = None
 
     def _reported(self, step: Callable[[], None]) -> bool:
         """Takes a step of the author's code, and reports its failure."""
@@ -109,6 +145,8 @@ class Function:
                 )
             self.context.model = load(self._model)
             self.context.model_name = self._model.name
+            if hasattr(instance, "size"):
+                self.size = max(0, int(instance.size(self.context.model)))
         elif load is not None:
             load(self.context)
         self._predict = getattr(instance, "predict", None)
@@ -179,6 +217,13 @@ class Function:
         if note is not None:
             message["note"] = str(note)[:200]
         self._control.send(message)
+
+    def end_thread(self) -> None:
+        """Closes what the calling thread alone has used."""
+        loop: asyncio.AbstractEventLoop | None = getattr(self._loops, "loop", None)
+        if loop is not None:
+            del self._loops.loop
+            loop.close()
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop | None = getattr(self._loops, "loop", None)

@@ -11,13 +11,14 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from hearth_runtime import logs
-from hearth_runtime.connection import Connection, ConnectionEnded
+from hearth_runtime.connection import Connection, ConnectionEnded, Request
 from hearth_runtime.context import Cancelled, Context
-from hearth_runtime.control import ControlSocket
+from hearth_runtime.control import Control, ControlSocket, Message
 from hearth_runtime.function import Function
 from hearth_runtime.payload import InputError, encode_chunk, encode_result, parse_input
 
@@ -44,9 +45,12 @@ WITHDRAWN_MAX = 1024
 
 
 class Server:
-    """The worker's main loop and its control thread."""
+    """Serves one function, or one of its models, on as many threads as it has slots.
 
-    def __init__(self, function: Function, control: ControlSocket, slots: int) -> None:
+    `run` makes the main thread one of them and never returns; `live` makes its caller one of them until `stop`.
+    """
+
+    def __init__(self, function: Function, control: Control, slots: int) -> None:
         self._function = function
         self._control = control
         self._slots = slots
@@ -62,37 +66,72 @@ class Server:
         self._begun_order: deque[str] = deque()
         self._withdrawn: dict[str, None] = {}
         self._lock = threading.Lock()
-        self._main_thread = threading.get_ident()
+        #: The main thread if it serves, in which alone a signal can end what it is at.
+        self._main_thread: int | None = None
+        #: Readable once this server is to stop.
+        self._wakeup = -1
+        #: What to do around the first request.
+        self.first: Callable[[], AbstractContextManager[None]] | None = None
 
-    def run(self) -> None:
+    def run(self, control: ControlSocket) -> None:
         """Serves until the gateway drains this worker or is gone. Never returns."""
+        self._main_thread = threading.get_ident()
         signal.signal(signal.SIGUSR1, self._interrupted)
-        threading.Thread(target=self._obey, name="control", daemon=True).start()
-        for number in range(1, self._slots):
-            threading.Thread(target=self._serve, name=f"slot-{number}", daemon=True).start()
+        threading.Thread(target=self._obey, args=(control,), name="control", daemon=True).start()
+        self._start_others()
         self._serve()
+
+    def live(self) -> None:
+        """Serves until `stop`; what was begun is finished."""
+        others = self._start_others()
+        self._serve()
+        for other in others:
+            other.join()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        self._epoll.close()
+        os.close(self._wakeup)
+
+    def may_stop(self) -> None:
+        """Readies `stop`. Call before `live`."""
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
+
+    def stop(self) -> None:
+        """Ends `live`."""
+        os.eventfd_write(self._wakeup, 1)
+
+    def _start_others(self) -> list[threading.Thread]:
+        others = [
+            threading.Thread(target=self._serve, name=f"slot-{number}", daemon=True) for number in range(1, self._slots)
+        ]
+        for other in others:
+            other.start()
+        return others
 
     # The control thread.
 
-    def _obey(self) -> None:
+    def _obey(self, control: ControlSocket) -> None:
         try:
-            self._obey_all()
+            while (message := control.receive()) is not None:
+                if message.get("type") == "drain":
+                    self._drain()
+                self.take(message, control)
         finally:
             # The gateway is gone, or cannot be understood: nobody is left to serve.
             os._exit(0)
 
-    def _obey_all(self) -> None:
-        while (message := self._control.receive()) is not None:
-            kind = message.get("type")
-            if kind == "connect":
-                for descriptor in self._control.take_descriptors(1):
-                    self._add(Connection(socket.socket(fileno=descriptor)))
-            elif kind == "cancel":
-                self._cancel(message.get("request", ""))
-            elif kind == "withdraw":
-                self._withdraw(message.get("request", ""))
-            elif kind == "drain":
-                self._drain()
+    def take(self, message: Message, control: ControlSocket) -> None:
+        """Obeys a message that concerns connections and requests."""
+        kind = message.get("type")
+        if kind == "connect":
+            for descriptor in control.take_descriptors(1):
+                self._add(Connection(socket.socket(fileno=descriptor)))
+        elif kind == "cancel":
+            self._cancel(message.get("request", ""))
+        elif kind == "withdraw":
+            self._withdraw(message.get("request", ""))
 
     def _add(self, connection: Connection) -> None:
         self._connections[connection.fileno()] = connection
@@ -165,6 +204,8 @@ class Server:
             serving = -1
             try:
                 for descriptor, _ in self._epoll.poll(0 if ready else -1, 1):
+                    if descriptor == self._wakeup:
+                        return self._function.end_thread()
                     if descriptor not in ready:
                         ready.append(descriptor)
                 if not ready:
@@ -202,6 +243,14 @@ class Server:
             request = connection.read()
         except (ConnectionEnded, OSError, ValueError):
             return False
+        first = self.first
+        if first is not None:
+            self.first = None
+            with first():
+                return self._answer_to(request, connection)
+        return self._answer_to(request, connection)
+
+    def _answer_to(self, request: Request, connection: Connection) -> bool:
         context = self._function.context.for_request(request)
         running = Running(context)
         logs.set_request(context.request_id)

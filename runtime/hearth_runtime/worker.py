@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from hearth_runtime import isolation, logs
 from hearth_runtime.control import ControlSocket
 from hearth_runtime.function import Function
+from hearth_runtime.house import House
 from hearth_runtime.serving import Server
 
 #: Environment variable that carries the launch to an interpreter started afresh.
@@ -92,9 +93,11 @@ def serve(launch: dict[str, Any], connection: socket.socket) -> None:
     if launch["awaits_model"]:
         if not function.prepare():
             return
+        if launch["shared"]:
+            House(function, control, slots=launch["slots"]).run()
         function.expect(_model_to_load(control))
     if function.load():
-        Server(function, control, slots=launch["slots"]).run()
+        Server(function, control, slots=launch["slots"]).run(control)
 
 
 def _model_to_load(control: ControlSocket) -> dict[str, Any]:

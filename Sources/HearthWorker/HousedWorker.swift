@@ -1,0 +1,156 @@
+import HearthCore
+import HearthWorkerProtocol
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// A model's worker that shares its process with other models of its version.
+///
+/// What ends a process ends all its models; so `stop` unloads, and only a model that does not let go, or `kill`, ends it.
+final class HousedWorker: WorkerHandle, @unchecked Sendable {
+  private enum State {
+    /// Its process does not take models yet.
+    case launching
+    case loading
+    case ready
+    case unloading
+    case gone
+  }
+
+  let id: WorkerID
+  let plan: WorkerPlan
+  private let loop: any EventLoop
+  private let observer: WorkerObserver
+  private let created = NIODeadline.now()
+
+  // On `loop` only.
+  private var state = State.launching
+  private var failure: (reason: String, hasRunOutOfMemory: Bool)?
+  private var isStopWanted = false
+  private var wasReady = false
+
+  // From any loop.
+  private let process = NIOLockedValueBox<SharedProcess?>(nil)
+  private let taken = NIOLockedValueBox<ByteSize?>(nil)
+  private let connections: DataConnections
+
+  init(_ plan: WorkerPlan, loop: any EventLoop, observer: @escaping WorkerObserver) {
+    id = plan.id
+    self.plan = plan
+    self.loop = loop
+    self.observer = observer
+    connections = DataConnections(pipelines: plan.pipelines)
+  }
+
+  /// What the model takes of its process, from its first request on.
+  var memory: ByteSize? { taken.withLockedValue { $0 } }
+
+  // The life of the model, on the loop.
+
+  /// Whether it is wanted no more, and was never begun.
+  var isWithdrawn: Bool { isStopWanted && state == .launching }
+
+  /// It is to be loaded by this process, as soon as that takes models.
+  func moved(into process: SharedProcess) { self.process.withLockedValue { $0 = process } }
+
+  func processStarted(_ pid: Int32) {
+    if state != .gone { observer(self, .started(pid: pid)) }
+  }
+
+  /// Its process takes models.
+  func load() {
+    guard state == .launching, let model = plan.model else { return }
+    if isStopWanted { return end(HousedWorker.stopped) }
+    state = .loading
+    send(.load(model))
+  }
+
+  func received(_ report: WorkerReport) {
+    switch report {
+    case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
+    case .withdrawn(let request): observer(self, .withdrew(copy: request))
+    case .ready(let seconds): becameReady(load: .seconds(seconds))
+    case .measured(let bytes):
+      taken.withLockedValue { $0 = ByteSize(bytes: bytes) }
+      observer(
+        self, .measured(ByteSize(bytes: bytes), kept: process.withLockedValue { $0 }?.overheadGrowth() ?? .zero))
+    case .failed(_, let message, _, let isOutOfMemory): failure = (message, isOutOfMemory)
+    case .unloaded: end("it was unloaded")
+    case .loading, .waiting: break
+    }
+  }
+
+  private static let stopped = "it was stopped before it was loaded"
+
+  private func becameReady(load: Duration) {
+    guard state == .loading else { return }
+    if isStopWanted { return unload() }
+    state = .ready
+    wasReady = true
+    let total = Duration.nanoseconds((NIODeadline.now() - created).nanoseconds)
+    observer(self, .ready(spawn: max(.zero, total - load), load: load))
+  }
+
+  private func unload() {
+    state = .unloading
+    send(.unload)
+    loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace) { [self] in
+      if state == .unloading { process.withLockedValue { $0 }?.kill("the model '\(modelName)' did not unload") }
+    }
+  }
+
+  private var modelName: String { plan.model?.name ?? "" }
+
+  func end(_ description: String) {
+    guard state != .gone else { return }
+    state = .gone
+    let kept = process.withLockedValue { $0 }?.left(self) ?? .zero
+    if wasReady {
+      observer(self, .exited(description: description, kept: kept))
+    } else {
+      let reason = failure?.reason ?? (isStopWanted ? HousedWorker.stopped : description)
+      observer(self, .failedToStart(reason: reason, hasRunOutOfMemory: failure?.hasRunOutOfMemory ?? false))
+    }
+  }
+
+  func stop() {
+    loop.execute { [self] in
+      switch state {
+      case .launching: end(HousedWorker.stopped)
+      // A load cannot be broken off without breaking the other models off as well.
+      case .loading: isStopWanted = true
+      case .ready: unload()
+      case .unloading, .gone: break
+      }
+    }
+  }
+
+  func kill() {
+    loop.execute { [self] in
+      switch state {
+      case .launching: end(HousedWorker.stopped)
+      case .loading, .ready, .unloading:
+        process.withLockedValue { $0 }?.kill("the model '\(modelName)' had to be ended")
+      case .gone: break
+      }
+    }
+  }
+
+  // Requests, from any loop.
+
+  func connection(on loop: any EventLoop) -> WorkerLink { connections.take(on: loop) }
+
+  func recycle(_ connection: WorkerConnection) { connections.recycle(connection) }
+
+  func connect(on loop: any EventLoop) -> EventLoopFuture<WorkerConnection> {
+    connections.open(on: loop) { self.send(.connect, descriptors: [$0]) }
+  }
+
+  func cancel(request: String) { loop.execute { [self] in send(.cancel(request: request)) } }
+
+  func withdraw(copy: String) { loop.execute { [self] in send(.withdraw(request: copy)) } }
+
+  @discardableResult
+  private func send(_ command: WorkerCommand, descriptors: [Int32] = []) -> Bool {
+    process.withLockedValue { $0 }?.carrier.send(command, worker: id, descriptors: descriptors) ?? false
+  }
+}

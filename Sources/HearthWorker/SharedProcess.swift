@@ -1,0 +1,129 @@
+import HearthCore
+import HearthWorkerProtocol
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// A process that many models of one version share. Used on the host's loop, where nothing else is said.
+final class SharedProcess: @unchecked Sendable {
+  /// 10 s: how long it is kept without a model, for the next.
+  private static let lingerTime = TimeAmount.seconds(10)
+
+  let carrier: LocalWorker
+  private let loop: any EventLoop
+  private var workers: [String: HousedWorker] = [:]
+  private var pid: Int32?
+  /// Why it was ended, if it was.
+  private var killReason: String?
+  private var lastLeft = NIODeadline.now()
+  private let changed: () -> Void
+  /// The same workers, for those who measure it from other threads.
+  private let measures = NIOLockedValueBox(Measures())
+  private let housed = NIOLockedValueBox<[WorkerID: HousedWorker]>([:])
+
+  /// - Parameter changed: called when a model was loaded or has gone.
+  init(_ carrier: LocalWorker, loop: any EventLoop, changed: @escaping () -> Void) {
+    self.carrier = carrier
+    self.loop = loop
+    self.changed = changed
+    carrier.modelReported = { [weak self] worker, report in
+      self?.workers[worker]?.received(report)
+      if case .ready = report { changed() }
+    }
+    carrier.whenReady { [weak self] in
+      guard let self else { return }
+      _ = overhead
+      for worker in workers.values { worker.load() }
+    }
+  }
+
+  /// Whether models can be moved in.
+  var isOpen: Bool { killReason == nil && !carrier.hasEnded }
+
+  func take(_ worker: HousedWorker) {
+    workers[worker.id.description] = worker
+    housed.withLockedValue { $0[worker.id] = worker }
+    worker.moved(into: self)
+    if let pid { worker.processStarted(pid) }
+    if carrier.isWaiting { worker.load() }
+  }
+
+  /// A model is gone. Returns what the process takes more beside its models than it did before.
+  func left(_ worker: HousedWorker) -> ByteSize {
+    workers[worker.id.description] = nil
+    housed.withLockedValue { $0[worker.id] = nil }
+    changed()
+    if workers.isEmpty { linger() }
+    return overheadGrowth()
+  }
+
+  private func linger() {
+    lastLeft = .now()
+    loop.assumeIsolated().scheduleTask(in: SharedProcess.lingerTime) { [self] in
+      if workers.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime { carrier.kill() }
+    }
+  }
+
+  /// Ends the process, and with it every model in it.
+  func kill(_ reason: String) {
+    guard killReason == nil else { return }
+    killReason = reason
+    carrier.kill()
+  }
+
+  func happened(_ event: WorkerEvent) {
+    switch event {
+    case .started(let pid):
+      self.pid = pid
+      for worker in workers.values { worker.processStarted(pid) }
+    case .progressed:
+      for worker in workers.values { worker.received(.loading) }
+    case .failedToStart(let reason, _), .exited(let reason, _):
+      let text = killReason.map { "its process, which it shared, was ended: \($0)" } ?? reason
+      for worker in workers.values { worker.end(text) }
+    case .ready, .measured, .withdrew: break
+    }
+  }
+
+  // From any thread.
+
+  var isEmpty: Bool { housed.withLockedValue(\.isEmpty) }
+
+  /// What it takes beside its models. Reads files, for long where it is large.
+  var overhead: ByteSize? {
+    let models = housed.withLockedValue { Array($0.values) }
+    guard let pid = carrier.processNumber, let own = carrier.memory, let resident = ProcessMemory.resident(of: pid)
+    else { return nil }
+    return measures.withLockedValue { measures in
+      measures.sharing = resident.bytes - own.bytes
+      return measures.note(own.bytes, models)
+    }
+  }
+
+  /// By how much what it takes beside its models has grown; read in no time, and so taken for what it shares with
+  /// others as much as before.
+  func overheadGrowth() -> ByteSize {
+    let models = housed.withLockedValue { Array($0.values) }
+    guard let pid = carrier.processNumber, let resident = ProcessMemory.resident(of: pid) else { return .zero }
+    return measures.withLockedValue { measures in
+      let last = measures.overhead
+      return ByteSize(bytes: measures.note(resident.bytes - measures.sharing, models).bytes - last)
+    }
+  }
+
+  private struct Measures {
+    /// Bytes that it took before its first model.
+    var base: Int64?
+    /// Bytes that it takes beside its models, as last known.
+    var overhead: Int64 = 0
+    /// Bytes of its resident memory that count with other processes.
+    var sharing: Int64 = 0
+
+    mutating func note(_ bytes: Int64, _ models: [HousedWorker]) -> ByteSize {
+      let base = base ?? bytes
+      self.base = base
+      // What a load may take is reserved for it already, so that this and what is granted is never less than it takes.
+      overhead = max(base, models.reduce(bytes) { $0 - ($1.memory ?? $1.plan.reserved).bytes })
+      return ByteSize(bytes: overhead)
+    }
+  }
+}
