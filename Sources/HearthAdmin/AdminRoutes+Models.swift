@@ -61,8 +61,10 @@ struct ModelView: ResponseEncodable {
   let model: String
   /// `cold`, `waiting`, `loading`, `idle`, `busy`, `unloading` or `failing`.
   let state: String
-  /// Where it is: `device`, or on `disk` alone.
+  /// Where it is: on its `device`, kept in the memory of its `host`, or on `disk` alone.
   let tier: String
+  /// The devices it is on, `cpu` for the machine's memory.
+  let devices: [String]
   let pinned: Bool
   let priority: Int
   /// Whether it was added after the deploy.
@@ -74,6 +76,8 @@ struct ModelView: ResponseEncodable {
   let hits: Int
   let misses: Int
   let loads: Int
+  /// How many of the loads brought it back from the host's memory.
+  let restores: Int
   let loadSeconds: Double?
   let unusedSeconds: Double?
   let queued: Int
@@ -82,7 +86,8 @@ struct ModelView: ResponseEncodable {
   init(_ view: ServedFunction.ModelView) {
     model = view.model.name.rawValue
     state = view.state.rawValue
-    tier = [.idle, .busy, .unloading].contains(view.state) ? "device" : "disk"
+    tier = [.idle, .busy, .unloading].contains(view.state) ? "device" : view.isKept ? "host" : "disk"
+    devices = tier == "device" ? view.devices : []
     pinned = view.model.settings.isPinned
     priority = view.model.settings.priority
     added = view.model.isAdded
@@ -92,6 +97,7 @@ struct ModelView: ResponseEncodable {
     hits = view.usage.hits
     misses = view.usage.misses
     loads = view.usage.loads
+    restores = view.restores
     loadSeconds = view.usage.loadTime?.seconds
     unusedSeconds = view.unused?.seconds
     queued = view.queued
@@ -102,6 +108,8 @@ struct ModelView: ResponseEncodable {
 /// A device whose memory workers and models share, as JSON. Sizes are bytes, times seconds.
 struct DeviceView: ResponseEncodable {
   let device: String
+  /// What it is sold as; nil of the machine's own memory, `simulated` of one that is not there.
+  let model: String?
   let budgetBytes: Int64
   /// What workers hold or are reserved.
   let grantedBytes: Int64
@@ -116,8 +124,9 @@ struct DeviceView: ResponseEncodable {
   /// Workers in use that made room for others that had waited too long.
   let yields: Int
 
-  init(_ view: NodeView) {
+  init(_ view: LedgerView) {
     device = view.name
+    model = view.model
     budgetBytes = view.budget.bytes
     grantedBytes = view.granted.bytes
     overheadBytes = view.overhead.bytes

@@ -51,6 +51,8 @@ struct WorkerView: ResponseEncodable {
   let state: String
   let inFlight: Int
   let pid: Int32?
+  /// Where it runs: `cpu`, or the device that is its.
+  let device: String
   let idleSeconds: Double?
   let note: String?
   /// The most proportional set size its processes were measured to take; nil until they were.
@@ -64,6 +66,7 @@ struct WorkerView: ResponseEncodable {
     state = view.snapshot.state.rawValue
     inFlight = view.snapshot.inFlight
     pid = view.pid
+    device = view.device
     idleSeconds = view.snapshot.idle?.seconds
     note = view.note
     memoryBytes = view.memory?.bytes

@@ -133,7 +133,7 @@ public actor FunctionRegistry {
   public nonisolated var served: [ServedFunction] { dispatcher.functions }
 
   /// The devices whose memory workers share.
-  public nonisolated var devices: [NodeView] { dispatcher.devices }
+  public nonisolated var devices: [LedgerView] { dispatcher.devices }
 
   /// The function's recorded requests.
   public nonisolated func arrivalReader(_ name: FunctionName) -> ArrivalReader { arrivals.reader(name) }

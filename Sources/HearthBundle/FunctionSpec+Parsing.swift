@@ -145,10 +145,13 @@ extension FunctionSpec {
     let size = "a size such as 512MiB"
     resources.memory = try section.value("memory", expected: size) { ByteSize($0) }
     resources.gpu =
-      try section.value("gpu", expected: "a whole number from 0 to 64") {
-        Int($0).flatMap { (0...64).contains($0) ? $0 : nil }
+      try section.value("gpu", expected: "0 or 1, the GPUs of a worker") {
+        Int($0).flatMap { (0...1).contains($0) ? $0 : nil }
       } ?? 0
     resources.gpuMemory = try section.value("gpu-memory", expected: size) { ByteSize($0) }
+    if resources.gpuMemory != nil, resources.gpu == 0 {
+      throw section.invalid("gpu-memory", "'gpu-memory' is given and no GPU.", hint: "Add 'gpu: 1'.")
+    }
     resources.temporary = try section.value("temporary", expected: size) { ByteSize($0) } ?? resources.temporary
     try section.finish()
     return resources

@@ -45,7 +45,9 @@ public struct FunctionSpec: Sendable {
     /// Processor cores a worker is meant to use; sets the thread counts of numeric libraries. 0: not set.
     public var cpu = 1.0
     public var memory: ByteSize?
+    /// 1 where a worker needs a GPU.
     public var gpu = 0
+    /// What a worker takes of its GPU; nil: as its model's files let expect, or until it was measured.
     public var gpuMemory: ByteSize?
     /// Size of a worker's private temporary folder.
     public var temporary = ByteSize.mib(256)
@@ -60,7 +62,8 @@ public struct FunctionSpec: Sendable {
   public var files: [File] = []
   /// The models of a function that has many, loaded as they are asked for; nil where it has none or loads its own.
   public var models: Models?
-  public var isolation = Isolation.process
+  /// How they are housed; nil: as suits their device.
+  public var isolation: Isolation?
   public var resources = Resources()
   public var policy = FunctionPolicy()
   /// The knobs that `function.yaml` itself sets.
@@ -72,6 +75,9 @@ public struct FunctionSpec: Sendable {
   public var network = false
   /// The author's own values, as JSON text of an object.
   public var config = "{}"
+
+  /// How its models are housed: on a GPU they share what a process needs of it, which is a few hundred MiB for each.
+  public var housing: Isolation { isolation ?? (resources.gpu > 0 ? .shared : .process) }
 
   public static func ofFolder(_ folder: String) throws -> FunctionSpec {
     var text = ""

@@ -23,17 +23,18 @@ struct WorkerRow: Decodable {
   let state: String
   let inFlight: Int
   let pid: Int32?
+  let device: String
   let idleSeconds: Double?
   let note: String?
   let memoryBytes: Int64?
 
   static func table(_ rows: [WorkerRow]) {
     Terminal.table(
-      [["WORKER", "FUNCTION", "VERSION", "STATE", "IN FLIGHT", "PID", "MEMORY", "IDLE", "NOTE"]]
+      [["WORKER", "FUNCTION", "VERSION", "STATE", "IN FLIGHT", "PID", "DEVICE", "MEMORY", "IDLE", "NOTE"]]
         + rows.map { row in
           [
             row.worker, row.function, row.version, row.state, "\(row.inFlight)", row.pid.map(String.init) ?? "-",
-            row.memoryBytes.map { ByteSize(bytes: $0).rounded } ?? "-",
+            row.device, row.memoryBytes.map { ByteSize(bytes: $0).rounded } ?? "-",
             row.idleSeconds.map { Duration.seconds($0.rounded()).text } ?? "-", row.note ?? "",
           ]
         })

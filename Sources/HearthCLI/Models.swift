@@ -26,6 +26,7 @@ struct ListModels: ParsableCommand {
     let model: String
     let state: String
     let tier: String
+    let devices: [String]
     let pinned: Bool
     let added: Bool
     let fileBytes: Int64
@@ -42,7 +43,8 @@ struct ListModels: ParsableCommand {
     var cells: [String] {
       let kind = [pinned ? "pinned" : nil, added ? "added" : nil].compactMap(\.self).joined(separator: ", ")
       return [
-        model, state, tier, ByteSize(bytes: fileBytes).rounded, ByteSize(bytes: expectedBytes).rounded,
+        model, state, devices.isEmpty ? tier : devices.joined(separator: ", "), ByteSize(bytes: fileBytes).rounded,
+        ByteSize(bytes: expectedBytes).rounded,
         measuredBytes.map { ByteSize(bytes: $0).rounded } ?? "-", "\(hits)", "\(misses)", "\(loads)",
         loadSeconds.map { "\(($0 * 1_000).rounded() / 1_000) s" } ?? "-",
         unusedSeconds.map { Duration.seconds($0.rounded()).text } ?? "-", "\(queued)", reason ?? kind,
@@ -145,12 +147,15 @@ struct RemoveModel: ParsableCommand {
 struct Devices: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Show the memory that workers and models share.",
-    discussion: "GRANTED is what they hold or are reserved, OVERHEAD what the gateway's own processes take.")
+    discussion:
+      "GRANTED is what they hold or are reserved, OVERHEAD what nobody is charged with: the gateway's\nown processes, and on a GPU whatever else is there."
+  )
 
   @OptionGroup var gateway: GatewayOptions
 
   struct Row: Decodable {
     let device: String
+    let model: String?
     let budgetBytes: Int64
     let grantedBytes: Int64
     let overheadBytes: Int64
@@ -167,13 +172,18 @@ struct Devices: ParsableCommand {
     if gateway.json { return JSONOutput.pass(body) }
     let rows: [Row] = try AdminClient.decode(body)
     Terminal.table(
-      [["DEVICE", "BUDGET", "GRANTED", "OVERHEAD", "WORKERS", "WAITING", "EVICTION", "EVICTED", "IDLE", "YIELDED"]]
+      [
+        [
+          "DEVICE", "BUDGET", "GRANTED", "OVERHEAD", "WORKERS", "WAITING", "EVICTION", "EVICTED", "IDLE", "YIELDED",
+          "MODEL",
+        ]
+      ]
         + rows.map { row in
           [
             row.device, ByteSize(bytes: row.budgetBytes).rounded, ByteSize(bytes: row.grantedBytes).rounded,
             ByteSize(bytes: row.overheadBytes).rounded, "\(row.workers)", "\(row.waiting)", row.eviction,
             "\(row.evictions)", row.evictionIdleSeconds.map { Duration.seconds($0.rounded()).text } ?? "-",
-            "\(row.yields)",
+            "\(row.yields)", row.model ?? "",
           ]
         })
   }

@@ -25,6 +25,14 @@ public struct GatewayConfiguration: Sendable {
   public var startsMax = 0
   /// Which idle workers and models make room when memory is needed: `lru`, the default, or `gdsf`.
   public var eviction = Eviction.lru
+  /// What workers may take of each GPU. Nil, the default: all but 512MiB.
+  public var deviceMemory: ByteSize?
+  /// What models that have left their GPU may take of `workers-memory`. Nil, the default: half of it.
+  public var hostCache: ByteSize?
+  /// Loads that may be under way on one GPU. Default 2.
+  public var loadsMax = 2
+  /// GPUs that are not there, for tests and for trying things without one. Default none.
+  public var simulated = SimulatedDevices()
   /// The file of the access log. Nil, the default: none is kept.
   public var accessLog: String?
   /// The interpreter that Python environments are built with. Default `python3`.
@@ -64,7 +72,7 @@ public struct GatewayConfiguration: Sendable {
     let write: @Sendable (String, inout GatewayConfiguration) -> Bool
   }
 
-  /// Every scalar setting of `hearth.yaml`; `keys` is a list and read apart.
+  /// Every scalar setting of `hearth.yaml`; `keys`, a list, and `simulated`, a section, are read apart.
   public static let settings: [Setting] = [
     text("data-dir", \.dataFolder, "a folder"),
     setting("listen", "HOST:PORT") { $1.set(\.listen, HostPort($0)) },
@@ -87,6 +95,15 @@ public struct GatewayConfiguration: Sendable {
     setting("eviction", "lru or gdsf") { text, configuration in
       configuration.set(\.eviction, Eviction(rawValue: text))
     },
+    setting("device-memory", "a size such as 70GiB") { text, configuration in
+      configuration.deviceMemory = ByteSize(text).flatMap { $0 > .zero ? $0 : nil }
+      return configuration.deviceMemory != nil
+    },
+    setting("host-cache", "a size such as 32GiB; 0 keeps none") { text, configuration in
+      configuration.hostCache = ByteSize(text)
+      return configuration.hostCache != nil
+    },
+    number("max-parallel-loads", \.loadsMax, 1...1_000),
     setting("access-log", "a file, or none") { text, configuration in
       configuration.accessLog = text == "none" || text.isEmpty ? nil : text
       return true
@@ -124,6 +141,7 @@ public struct GatewayConfiguration: Sendable {
       }
     }
     keys = try root.texts("keys") ?? keys
+    if let section = try root.mapping("simulated") { simulated = try SimulatedDevices(section) }
     try root.finish()
   }
 

@@ -56,19 +56,31 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
   public static func < (left: Digest, right: Digest) -> Bool { left.hex < right.hex }
 }
 
-/// One worker process, unique within the life of a gateway.
+/// One worker, unique within the life of a gateway; or a process of its host's own, that workers come from or share.
 public struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible {
+  /// 2^62: beyond the number of any worker that is asked for.
+  private static let firstOwn: UInt64 = 1 << 62
+
   public let rawValue: UInt64
 
   public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
+  /// The id of a host's n-th own process.
+  public static func own(_ number: UInt64) -> WorkerID { WorkerID(firstOwn + number) }
+
   /// Reads what `description` wrote; nil for anything else.
   public init?(_ text: String) {
-    guard text.hasPrefix("w-"), let number = UInt64(text.dropFirst(2)) else { return nil }
-    rawValue = number
+    guard let number = UInt64(text.dropFirst(2)), number < WorkerID.firstOwn else { return nil }
+    switch text.prefix(2) {
+    case "w-": rawValue = number
+    case "p-": rawValue = WorkerID.firstOwn + number
+    default: return nil
+    }
   }
 
-  public var description: String { "w-\(rawValue)" }
+  public var description: String {
+    rawValue < WorkerID.firstOwn ? "w-\(rawValue)" : "p-\(rawValue - WorkerID.firstOwn)"
+  }
 
   public static func < (left: WorkerID, right: WorkerID) -> Bool { left.rawValue < right.rawValue }
 }

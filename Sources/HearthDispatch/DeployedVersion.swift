@@ -39,6 +39,9 @@ public struct DeployedVersion: Sendable {
     }
   }
 
+  /// Whether its models share a process.
+  var sharesProcesses: Bool { spec.models != nil && spec.housing == .shared }
+
   public var forks: Bool { isHandler && spec.python.start == .fork }
 
   /// What its zygote imports.
@@ -64,7 +67,7 @@ public struct DeployedVersion: Sendable {
       temporary: spec.resources.temporary, log: log,
       model: model.map { WorkerPlan.Model(name: $0.name.rawValue, path: $0.path, bytes: $0.bytes) })
     plan.deploy = deploy
-    plan.isShared = spec.isolation == .shared
+    plan.isShared = sharesProcesses
     plan.visible = [modelsFolder].compactMap(\.self)
     return plan
   }

@@ -100,7 +100,7 @@ public final class Dispatcher: FunctionRouter {
   public func function(_ name: FunctionName) -> ServedFunction? { state.withLockedValue { $0.functions[name] } }
 
   /// The devices whose memory workers share.
-  public var devices: [NodeView] { [node.view] }
+  public var devices: [LedgerView] { node.ledgers.map(\.view) }
 
   public var functions: [ServedFunction] {
     state.withLockedValue { $0.functions.values.sorted { $0.version.name < $1.version.name } }

@@ -10,6 +10,8 @@ extension FunctionEndpoint {
     public let note: String?
     /// What it takes; nil until it was measured.
     public let memory: ByteSize?
+    /// Where it runs: `cpu`, or the device that is its.
+    public let device: String
   }
 
   public struct View: Sendable {
@@ -44,13 +46,18 @@ extension FunctionEndpoint {
   /// How much it is asked for.
   public var usage: Usage { state.withLockedValue { $0.schedule.usage } }
 
+  /// How often its model was brought back from the machine's memory.
+  var restores: Int { state.withLockedValue { $0.restores } }
+
   public func view() -> View {
     let now = clock.now
     return state.withLockedValue { state in
       View(
         workers: state.schedule.workerSnapshots(now: now).map { snapshot in
           let entry = state.workers[snapshot.id]
-          return WorkerView(snapshot: snapshot, pid: entry?.pid, note: entry?.note, memory: entry?.memory)
+          return WorkerView(
+            snapshot: snapshot, pid: entry?.pid, note: entry?.note, memory: entry?.memory,
+            device: entry?.device?.name ?? "cpu")
         },
         queued: state.schedule.queueLength, inFlight: state.schedule.invocationsInFlight,
         failure: state.schedule.rememberedFailure(now: now), policy: state.schedule.policy,

@@ -7,7 +7,9 @@ import NIOCore
 /// The workers of an endpoint: from the node's leave to start until they end.
 extension FunctionEndpoint {
   /// The node lets a worker start. It may not be wanted any more.
-  func startGranted(_ id: WorkerID) {
+  ///
+  /// - Parameter device: which device is its; nil where it needs none.
+  func startGranted(_ id: WorkerID, on device: Device?) {
     var isWanted = false
     decide { schedule, now in
       isWanted = schedule.isAsked(id)
@@ -15,7 +17,7 @@ extension FunctionEndpoint {
     } also: {
       if isWanted { $0.launching.insert(id) }
     }
-    if isWanted { start(id) } else { node.ended(id) }
+    if isWanted { start(id, on: device) } else { node.ended(id) }
   }
 
   /// The node can never let this worker start.
@@ -25,8 +27,10 @@ extension FunctionEndpoint {
   }
 
   /// What the node is told of a worker that it is asked for.
-  func demand(_ reason: FunctionSchedule.StartReason) -> NodeSchedule.Demand {
-    var demand = NodeSchedule.Demand(declared: version.spec.resources.memory?.bytes, reason.urgency)
+  func demand(_ reason: FunctionSchedule.StartReason, onDevice: Bool) -> DeviceSchedule.Demand {
+    let resources = version.spec.resources
+    var demand = DeviceSchedule.Demand(
+      declared: (onDevice ? resources.gpuMemory : resources.memory)?.bytes, reason.urgency)
     if let model {
       demand.declared = model.settings.memory?.bytes
       demand.least = model.bytes
@@ -44,6 +48,11 @@ extension FunctionEndpoint {
     return demand
   }
 
+  /// What a worker that has a device by now needs of the machine's memory as well.
+  func hostDemand() -> DeviceSchedule.Demand {
+    DeviceSchedule.Demand(declared: version.spec.resources.memory?.bytes)
+  }
+
   /// A worker that has not begun to start is not wanted any more.
   func withdrawStart(_ id: WorkerID) {
     remove(id) { $0.workerExited(id, now: $1) }
@@ -54,8 +63,9 @@ extension FunctionEndpoint {
           hint: "Raise workers-memory, or lower min-workers of other functions.")))
   }
 
-  private func start(_ id: WorkerID) {
+  private func start(_ id: WorkerID, on device: Device?) {
     var plan = version.plan(id, model, deploy: owner.version)
+    plan.device = device
     plan.reserved = node.bytes(of: id)
     let handle = surroundings.host.start(plan) { [self] handle, event in
       took(event, from: handle)
@@ -63,6 +73,7 @@ extension FunctionEndpoint {
     let isEnding = state.withLockedValue { state in
       state.launching.remove(id)
       if state.workers[id] == nil { state.workers[id] = WorkerEntry(handle: handle) }
+      state.workers[id]?.device = device
       return state.schedule.isEnding(id)
     }
     // Decided on before there was a handle to carry it out on.
@@ -84,15 +95,16 @@ extension FunctionEndpoint {
         state.workers[id]?.note = note ?? fraction.map { "loading \(Int($0 * 100)) %" } ?? "loading"
         state.schedule.workerProgressed(id, now: clock.now)
       }
-    case .ready(let spawn, let load):
+    case .ready(let spawn, let load, let isRestored):
       state.withLockedValue { state in
-        state.workers[id]?.timing = StartTiming(spawn: spawn, load: load)
+        state.workers[id]?.timing = StartTiming(spawn: spawn, load: load, isRestored: isRestored)
+        if isRestored { state.restores += 1 }
         state.workers[id]?.note = nil
       }
       decide { $0.workerBecameReady(id, now: $1) }
       node.becameReady(id)
       settleActivations(.success(()))
-    case .measured(let bytes, let kept): measured(id, bytes, kept: kept)
+    case .measured(let bytes, let kept): node.told(id, note(id, bytes), kept: kept)
     case .withdrew(let copy):
       let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
       invocation?.onLoop { $0.withdrawn(by: worker) }
@@ -162,10 +174,10 @@ extension FunctionEndpoint {
   }
 
   /// Lets one worker finish what it has and stop, if there is one to spare.
-  func yieldWorker(toSuccessor: Bool) -> FunctionSchedule.Yielding {
+  func yieldWorker(toSuccessor: Bool, where isThere: (WorkerID) -> Bool) -> FunctionSchedule.Yielding {
     var yielding = FunctionSchedule.Yielding.none(until: nil)
     decide { schedule, now in
-      yielding = schedule.workerYielded(toSuccessor: toSuccessor, now: now)
+      yielding = schedule.workerYielded(toSuccessor: toSuccessor, now: now, where: isThere)
       if case .yielded(_, let actions) = yielding { return actions }
       return []
     }
@@ -183,12 +195,17 @@ extension FunctionEndpoint {
     for (id, entry) in entries {
       guard let bytes = entry.handle.memory else { continue }
       state.withLockedValue { $0.workers[id]?.measureAgain(after: now) }
-      measured(id, bytes, kept: .zero)
+      node.measured(id, usesDevice ? bytes : note(id, bytes))
     }
   }
 
-  /// A worker was seen to take so much. The most it took counts: it may take that again.
-  private func measured(_ id: WorkerID, _ bytes: ByteSize, kept: ByteSize) {
+  /// Whether only want of memory makes its workers go.
+  var keepsForever: Bool { policy.keepAlive == .forever }
+
+  private var usesDevice: Bool { version.spec.resources.gpu > 0 }
+
+  /// Notes what a worker was seen to take where memory is scarce. The most it took counts: it may take that again.
+  private func note(_ id: WorkerID, _ bytes: ByteSize) -> ByteSize {
     let most = state.withLockedValue { state in
       let most = max(bytes, state.workers[id]?.memory ?? bytes)
       state.workers[id]?.memory = most
@@ -196,6 +213,6 @@ extension FunctionEndpoint {
       return most
     }
     if let model { surroundings.prediction?.withLockedValue { $0.observe(files: model.bytes, memory: most.bytes) } }
-    node.measured(id, most.bytes, kept: kept)
+    return most
   }
 }

@@ -14,10 +14,17 @@ public final class FunctionEndpoint: Sendable {
   struct StartTiming: Sendable {
     var spawn = Duration.zero
     var load = Duration.zero
+    /// Whether its model was kept in the machine's memory.
+    var isRestored = false
+
+    /// What `Hearth-Model-State` says of the request that waited for it.
+    var modelState: String { isRestored ? "restored" : "loaded" }
   }
 
   struct WorkerEntry {
     let handle: any WorkerHandle
+    /// The device that is its; nil where it needs none.
+    var device: Device?
     var timing = StartTiming()
     var pid: Int32?
     var note: String?
@@ -48,6 +55,8 @@ public final class FunctionEndpoint: Sendable {
     var workers: [WorkerID: WorkerEntry] = [:]
     /// Workers that are being started and have no entry yet.
     var launching: Set<WorkerID> = []
+    /// How often its model was brought back from the machine's memory.
+    var restores = 0
     /// The most that any of its workers was measured to take.
     var measured: ByteSize?
     var arrivals = ArrivalBuffer()
@@ -64,7 +73,7 @@ public final class FunctionEndpoint: Sendable {
     case start(WorkerID, FunctionSchedule.StartReason)
     case hurry(WorkerID)
     case withdrawStart(WorkerID)
-    case stop(any WorkerHandle)
+    case stop(any WorkerHandle, makesRoom: Bool)
     case kill(any WorkerHandle)
     case wake(HearthInstant)
   }
@@ -110,7 +119,7 @@ public final class FunctionEndpoint: Sendable {
     decide(arriving: invocation) {
       $0.invocationArrived(
         invocation.id, isWhole: invocation.bodyEnded, lane: invocation.lane, wasAnnounced: invocation.isAnnounced,
-        cache: node.cache, now: $1)
+        cache: node.cache(for: self), now: $1)
     }
   }
 
@@ -268,7 +277,7 @@ public final class FunctionEndpoint: Sendable {
       case .hurryWorker(let id): effects.append(.hurry(id))
       case .stopWorker(let id, let reason):
         surroundings.logger.debug("stop worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
-        if let entry = state.workers[id] { effects.append(.stop(entry.handle)) }
+        if let entry = state.workers[id] { effects.append(.stop(entry.handle, makesRoom: reason.makesRoom)) }
       case .killWorker(let id, let reason):
         surroundings.logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] {
@@ -300,9 +309,9 @@ public final class FunctionEndpoint: Sendable {
       case .start(let id, let reason): node.ask(id, for: self, reason)
       case .hurry(let id): node.hurry(id)
       case .withdrawStart(let id): withdrawStart(id)
-      case .stop(let worker):
+      case .stop(let worker, let makesRoom):
         node.leaves(worker.id)
-        worker.stop()
+        worker.stop(keeping: makesRoom ? node.keeps(worker.id, of: self) : nil)
       case .kill(let worker):
         node.leaves(worker.id)
         worker.kill()

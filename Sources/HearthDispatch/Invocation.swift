@@ -335,7 +335,7 @@ final class Invocation {
     stamp.queue = waited - stamp.spawn - stamp.load
     if hasRun {
       stamp.start = kind.rawValue
-      if endpoint.model != nil { stamp.modelState = waitedForStart ? "loaded" : "hit" }
+      if endpoint.model != nil { stamp.modelState = waitedForStart ? timing.modelState : "hit" }
     }
     stamp.execution = executionTime
     return stamp

@@ -21,6 +21,8 @@ extension ServedFunction {
 
     public let model: Model
     public let state: State
+    /// Where its workers are; none where it has none.
+    public let devices: [String]
     /// Why its loads fail; nil while they work.
     public let failure: String?
     /// What it is reserved or would be, in bytes.
@@ -29,25 +31,35 @@ extension ServedFunction {
     public let measured: ByteSize?
     public let queued: Int
     public let usage: Usage
+    /// How many of its loads brought it back from the machine's memory.
+    public let restores: Int
+    /// Whether it is kept there.
+    public let isKept: Bool
     /// Since when nobody has asked for it; nil when nobody ever has.
     public let unused: Duration?
   }
 
   /// All models, in the order of their names.
   public func modelViews() -> [ModelView] {
+    let kept = Set(
+      surroundings.host.keptModels.lazy
+        .filter { [self] in $0.function == version.name && $0.deploy == number }.map(\.model.name))
     let entries = models.withLockedValue { $0.entries.values.sorted { $0.model.name < $1.model.name } }
     return entries.map { entry in
       let expected = expectedMemory(of: entry.model)
       guard let endpoint = entry.endpoint else {
         return ModelView(
-          model: entry.model, state: .cold, failure: nil, expected: expected, measured: nil, queued: 0, usage: Usage(),
+          model: entry.model, state: .cold, devices: [], failure: nil, expected: expected, measured: nil, queued: 0,
+          usage: Usage(), restores: 0, isKept: false,
           unused: nil)
       }
       let view = endpoint.view()
       let usage = endpoint.usage
       return ModelView(
-        model: entry.model, state: ServedFunction.state(view), failure: view.failure?.reason, expected: expected,
+        model: entry.model, state: ServedFunction.state(view), devices: view.workers.map(\.device),
+        failure: view.failure?.reason, expected: expected,
         measured: view.measured, queued: view.queued, usage: usage,
+        restores: endpoint.restores, isKept: kept.contains(entry.model.name.rawValue),
         unused: usage.lastUsed.map { $0.duration(to: endpoint.clock.now) })
     }
   }

@@ -32,7 +32,7 @@ public final class ServedFunction: Sendable {
   /// The one endpoint of a function without models.
   private let single: FunctionEndpoint?
   let models: NIOLockedValueBox<Models>
-  private let surroundings: EndpointSurroundings
+  let surroundings: EndpointSurroundings
 
   /// - Parameter rests: how long the function was without requests, the newest last.
   init(_ version: DeployedVersion, number: Int, rests: [Duration], _ surroundings: EndpointSurroundings) {
@@ -171,6 +171,7 @@ public final class ServedFunction: Sendable {
   func retire() -> EventLoopFuture<Void> {
     // No endpoint is made after this.
     models.withLockedValue { $0.isRetired = true }
+    surroundings.node.forget(version.name, version: number)
     return EventLoopFuture.andAllComplete(endpoints.map { $0.retire() }, on: surroundings.timers)
   }
 

@@ -98,11 +98,10 @@ public final class VersionPreparer: Sendable {
 
   private func checkDevices(_ spec: FunctionSpec) throws {
     guard spec.resources.gpu > 0 else { return }
-    let count = (0..<64).prefix { access("/dev/nvidia\($0)", F_OK) == 0 }.count
-    guard count >= spec.resources.gpu else {
+    guard !host.devices.isEmpty else {
       throw HearthError(
-        .resourceUnavailable, "The function asks for \(spec.resources.gpu) GPUs; this machine has \(count).",
-        hint: "Lower resources.gpu, or deploy to a machine that has them.")
+        .resourceUnavailable, "The function asks for a GPU, and this machine has none.",
+        hint: "Deploy it to a machine that has one, or try it on a simulated one: 'simulated' in hearth.yaml.")
     }
   }
 

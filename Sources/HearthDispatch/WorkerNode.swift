@@ -4,307 +4,166 @@ import HearthWorker
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
-import NIOPosix
-import Synchronization
 
-/// The shell around `NodeSchedule`: endpoints ask here before they start a worker, and are told when they may, or that
-/// they are to make room.
+/// Where workers run: endpoints ask here before they start one, and tell what became of it.
+///
+/// A worker needs the machine's memory, and one of a function with `gpu` also a device's. It gets the device's first,
+/// and then, where it has a process of its own, the machine's; in a process that it shares, that counts as overhead.
 final class WorkerNode: Sendable {
-  /// 15 s: how often the memory of all workers is measured, on a thread of its own.
-  private static let measureInterval = TimeAmount.seconds(15)
-
-  /// 20 ms: how soon after its first request a worker is measured; those that come together are measured together.
-  private static let firstMeasureDelay = TimeAmount.milliseconds(20)
-
-  struct State {
-    var schedule: NodeSchedule
-    var owners: [WorkerID: FunctionEndpoint] = [:]
-    /// Those of them whose workers start or run.
-    var granted: [WorkerID: FunctionEndpoint] = [:]
-    var alarm = Alarm()
-    var isMeasuring = false
-    /// Endpoints with a worker that has served its first request.
-    var unmeasured: [FunctionEndpoint] = []
-    var evictions = EvictionCounts()
-  }
-
-  /// How often workers made room for others, and how long they had been idle.
-  struct EvictionCounts: Sendable {
-    var idle = 0
-    var inUse = 0
-    var idleTime = Duration.zero
-  }
-
+  let memory: DeviceLedger
+  let devices: [DeviceLedger]
+  /// Which device the workers of functions with `gpu` were given.
   private let host: any WorkerHost
-  private let clock: any HearthClock
-  private let timers: any EventLoop
-  private let logger: Logger
-  let state: NIOLockedValueBox<State>
-  /// Whether something waits for memory, for those who could make room: they ask without a lock.
-  private let isShort = Atomic(false)
-  /// Whether a look for room is on its way.
-  private let isIdleNoted = Atomic(false)
-  /// The cache's clock as each request notes it, in the bits of its two numbers.
-  private let inflation = Atomic<UInt64>(0)
-  private let turnovers = Atomic<UInt64>(0)
+  private let hostTier: HostTier
+  private let places = NIOLockedValueBox<[WorkerID: DeviceLedger]>([:])
 
-  init(
-    _ limits: NodeLimits, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop, logger: Logger
-  ) {
+  init(_ limits: NodeLimits, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop, logger: Logger) {
     self.host = host
-    self.clock = clock
-    self.timers = timers
-    self.logger = logger
-    state = NIOLockedValueBox(
-      State(schedule: NodeSchedule(memory: limits.memory.bytes, startsMax: limits.startsMax, eviction: limits.eviction))
-    )
-    host.whenOverheadChanges { [weak self] in
-      guard let self else { return }
-      NIOThreadPool.singleton.submit { [self] _ in measureOverhead() }
+    hostTier = HostTier(budget: limits.hostCache.bytes)
+    memory = DeviceLedger(
+      DeviceSchedule(memory: limits.memory.bytes, startsMax: limits.startsMax, eviction: limits.eviction),
+      host: host, clock: clock, timers: timers, logger: logger)
+    devices = host.devices.map { device in
+      // A load keeps the way to a device busy until it is done.
+      let schedule = DeviceSchedule(
+        memory: limits.budget(of: device).bytes, startsMax: limits.loadsMax, startTime: nil,
+        overheadStays: false, eviction: limits.eviction)
+      return DeviceLedger(schedule, of: device, host: host, clock: clock, timers: timers, logger: logger)
     }
-    timers.scheduleRepeatedTask(initialDelay: WorkerNode.measureInterval, delay: WorkerNode.measureInterval) {
-      [weak self] task in
-      guard let self else { return task.cancel() }
-      measure()
-    }
+    for ledger in devices { ledger.measureOverhead() }
   }
 
-  /// An endpoint wants to start a worker. `startGranted` or `startRefused` follows, now or later.
+  /// Where an endpoint's next worker is to be: on the device with most memory to spare of those without a copy of the
+  /// same, so that a second copy of what is asked for a lot adds a device to it.
+  private func ledger(for endpoint: FunctionEndpoint) -> DeviceLedger {
+    guard endpoint.version.spec.resources.gpu > 0 else { return memory }
+    func rank(_ device: DeviceLedger) -> (Int, Int64) { (-device.count(of: endpoint.owner), device.unclaimed) }
+    return devices.max { rank($0) < rank($1) } ?? memory
+  }
+
+  private func place(of id: WorkerID) -> DeviceLedger? { devices.isEmpty ? nil : places.withLockedValue { $0[id] } }
+
+  // Starts.
+
   func ask(_ id: WorkerID, for endpoint: FunctionEndpoint, _ reason: FunctionSchedule.StartReason) {
-    let demand = endpoint.demand(reason)
-    decide { state, now in
-      state.owners[id] = endpoint
-      return state.schedule.startAsked(id, of: endpoint.owner, demand, now: now)
+    if endpoint.version.spec.resources.gpu > 0 {
+      // Others than our workers may have come to use them.
+      for device in devices { device.measureOverhead() }
+    }
+    let ledger = ledger(for: endpoint)
+    if ledger !== memory { places.withLockedValue { $0[id] = ledger } }
+    ledger.ask(id, for: endpoint, endpoint.demand(reason, onDevice: ledger !== memory))
+  }
+
+  /// One ledger has what the worker needs of it.
+  func granted(_ id: WorkerID, for endpoint: FunctionEndpoint, by ledger: DeviceLedger) {
+    if ledger !== memory, !endpoint.version.sharesProcesses {
+      memory.ask(id, for: endpoint, endpoint.hostDemand())
+    } else {
+      endpoint.startGranted(id, on: place(of: id)?.device)
     }
   }
 
   /// A request waits for a worker that was asked for without one.
   func hurry(_ id: WorkerID) {
-    decide { $0.schedule.startBecameUrgent(id, now: $1) }
-  }
-
-  /// A model was taken away.
-  func removed(_ owner: WorkerOwner) { state.withLockedValue { $0.schedule.ownerRemoved(owner) } }
-
-  /// Another version of a function serves now, or none.
-  func versionTookOver(_ function: FunctionName, version: Int?) {
-    state.withLockedValue { $0.schedule.versionTookOver(function, version: version) }
+    if let place = place(of: id) { place.hurry(id) } else { memory.hurry(id) }
   }
 
   func becameReady(_ id: WorkerID) {
-    decide { $0.schedule.workerBecameReady(id, now: $1) }
+    place(of: id)?.becameReady(id)
+    memory.becameReady(id)
   }
 
   /// A worker was told to end.
-  func leaves(_ id: WorkerID) { state.withLockedValue { $0.schedule.workerLeaves(id) } }
+  func leaves(_ id: WorkerID) {
+    place(of: id)?.leaves(id)
+    memory.leaves(id)
+  }
 
   /// A worker is gone, or is not to be started any more.
   ///
-  /// - Parameter kept: what of its memory is not free all the same.
+  /// - Parameter kept: what of the machine's memory is not free all the same.
   func ended(_ id: WorkerID, kept: ByteSize = .zero) {
-    decide { state, now in
-      state.owners[id] = nil
-      state.granted[id] = nil
-      return state.schedule.workerEnded(id, kept: kept.bytes, now: now)
-    }
+    if !devices.isEmpty { places.withLockedValue { $0.removeValue(forKey: id) }?.ended(id) }
+    memory.ended(id, kept: kept)
   }
-
-  /// What a worker is reserved or was measured to take.
-  func bytes(of id: WorkerID) -> ByteSize { state.withLockedValue { ByteSize(bytes: $0.schedule.bytes(of: id)) } }
 
   /// A worker's load found less memory than it needed. Returns the reason with the numbers.
-  func ranOut(_ id: WorkerID, _ reason: String) -> String {
-    state.withLockedValue { state in
-      let reserved = ByteSize(bytes: state.schedule.bytes(of: id)).rounded
-      state.schedule.workerRanOut(id)
-      let used = ByteSize(bytes: state.schedule.granted).rounded
-      let budget = ByteSize(bytes: state.schedule.memory).rounded
-      return "\(reason) (\(reserved) were reserved for it, \(used) of \(budget) are in use)"
-    }
-  }
+  func ranOut(_ id: WorkerID, _ reason: String) -> String { (place(of: id) ?? memory).ranOut(id, reason) }
 
-  /// How far the cache has come.
-  var cache: CacheClock {
-    CacheClock(
-      inflation: Double(bitPattern: inflation.load(ordering: .relaxed)),
-      turnovers: Double(bitPattern: turnovers.load(ordering: .relaxed)))
-  }
+  // Measures.
 
-  /// A worker has finished a request: if something waits for memory and the worker is idle now, it may make room.
-  func workerMayBeIdle() {
-    guard isShort.load(ordering: .relaxed), !isIdleNoted.exchange(true, ordering: .relaxed) else { return }
-    // To look for room takes longer than a request may wait for it: not on a client's loop.
-    timers.execute { [self] in
-      isIdleNoted.store(false, ordering: .relaxed)
-      decide { $0.schedule.workerFellIdle(now: $1) }
+  /// What a worker is reserved of the machine's memory, or was measured to take of it.
+  func bytes(of id: WorkerID) -> ByteSize { memory.bytes(of: id) }
+
+  /// A worker's share of the machine's memory was measured.
+  func measured(_ id: WorkerID, _ bytes: ByteSize) { memory.measured(id, bytes.bytes, kept: .zero) }
+
+  /// A worker itself says what its model takes: of its device if it has one.
+  ///
+  /// - Parameter kept: what the process that it shares has come to take more of the machine's memory.
+  func told(_ id: WorkerID, _ bytes: ByteSize, kept: ByteSize) {
+    if let place = place(of: id) {
+      place.measured(id, bytes.bytes, kept: .zero)
+      memory.kept(kept)
+    } else {
+      memory.measured(id, bytes.bytes, kept: kept)
     }
   }
 
   /// An endpoint's worker has served its first request: its memory can be measured.
-  func measureSoon(_ endpoint: FunctionEndpoint) {
-    let isFirst = state.withLockedValue { state in
-      state.unmeasured.append(endpoint)
-      return state.unmeasured.count == 1
+  func measureSoon(_ endpoint: FunctionEndpoint) { memory.measureSoon(endpoint) }
+
+  // Models that leave their device.
+
+  /// How much a model may take of the machine's memory when its worker makes room on its device; nil where it is not to
+  /// be kept there. Others that are kept may have to go for it.
+  func keeps(_ id: WorkerID, of endpoint: FunctionEndpoint) -> ByteSize? {
+    guard let place = place(of: id), endpoint.version.sharesProcesses, endpoint.keepsForever else { return nil }
+    let bytes = place.bytes(of: id)
+    let kept = host.keptModels
+    let wanted = devices.reduce(into: Set<WorkerOwner>()) { $0.formUnion($1.waitingOwners) }
+    let standing = kept.map { model in
+      HostTier.Kept(bytes: model.bytes.bytes, isWanted: wanted.contains { model.isOf($0) })
     }
-    guard isFirst else { return }
-    timers.scheduleTask(in: WorkerNode.firstMeasureDelay) { [self] in
-      NIOThreadPool.singleton.submit { [self] _ in
-        let endpoints = state.withLockedValue { state in
-          defer { state.unmeasured = [] }
-          return state.unmeasured
-        }
-        for endpoint in endpoints { endpoint.measureWorkers() }
-      }
-    }
+    guard let victims = hostTier.victims(for: bytes.bytes, among: standing, free: memory.unclaimed) else { return nil }
+    for victim in victims { host.discard(kept[victim]) }
+    return bytes
   }
 
-  /// What the host's own processes take counts as well. Reads files.
-  private func measureOverhead() {
-    let overhead = host.overhead
-    decide { $0.schedule.overheadMeasured(overhead.own.bytes, spares: overhead.spares.bytes, now: $1) }
+  /// A version is served no more.
+  func forget(_ function: FunctionName, version: Int) { host.forget(function, deploy: version) }
+
+  // Eviction.
+
+  /// How far the cache has come that an endpoint's workers are in.
+  func cache(for endpoint: FunctionEndpoint) -> CacheClock {
+    guard endpoint.version.spec.resources.gpu > 0, let device = devices.first else { return memory.cache }
+    return device.cache
   }
 
-  /// A worker's memory was measured.
-  func measured(_ id: WorkerID, _ bytes: Int64, kept: ByteSize) {
-    decide { $0.schedule.workerMeasured(id, bytes: bytes, kept: kept.bytes, now: $1) }
+  /// A worker has finished a request: if something waits for memory and the worker is idle now, it may make room.
+  func workerMayBeIdle() {
+    memory.workerMayBeIdle()
+    for device in devices { device.workerMayBeIdle() }
   }
 
-  private func decide(_ fact: (inout State, HearthInstant) -> [NodeSchedule.Action]) {
-    let actions = state.withLockedValue { state in
-      defer {
-        isShort.store(state.schedule.isShort, ordering: .relaxed)
-        inflation.store(state.schedule.cache.inflation.bitPattern, ordering: .relaxed)
-        turnovers.store(state.schedule.cache.turnovers.bitPattern, ordering: .relaxed)
-      }
-      return fact(&state, clock.now)
-    }
-    for action in actions { perform(action) }
+  // Owners.
+
+  /// A model was taken away.
+  func removed(_ owner: WorkerOwner) { for ledger in ledgers { ledger.removed(owner) } }
+
+  /// Another version of a function serves now, or none.
+  func versionTookOver(_ function: FunctionName, version: Int?) {
+    for ledger in ledgers { ledger.versionTookOver(function, version: version) }
   }
 
-  private func perform(_ action: NodeSchedule.Action) {
-    switch action {
-    case .grant(let id):
-      let endpoint = state.withLockedValue { state in
-        state.granted[id] = state.owners[id]
-        return state.owners[id]
-      }
-      endpoint?.startGranted(id)
-    case .refuse(let id, let bytes): owner(of: id)?.startRefused(id, refusal(bytes))
-    case .reclaim(let ids): reclaim(for: ids)
-    case .dropSpares: host.dropSpares()
-    case .reclaimExcess(let bytes):
-      var found = candidates()
-      stop(bytes, of: &found, sparing: nil)
-    case .yield(let owners, let id): yield(owners, for: id)
-    case .wake(let instant):
-      state.withLockedValue { $0.alarm.set(instant, now: clock.now, on: timers) { [self] in alarmRang() } }
-    }
-  }
+  var ledgers: [DeviceLedger] { [memory] + devices }
+}
 
-  private func refusal(_ bytes: Int64) -> String {
-    let (memory, overhead) = state.withLockedValue { ($0.schedule.memory, $0.schedule.overhead) }
-    let budget =
-      "a worker takes \(ByteSize(bytes: bytes).rounded), and workers-memory is \(ByteSize(bytes: memory).rounded)"
-    guard overhead > 0 else { return budget }
-    return "\(budget), of which the gateway's own processes take \(ByteSize(bytes: overhead).rounded)"
-  }
-
-  private func owner(of id: WorkerID) -> FunctionEndpoint? { state.withLockedValue { $0.owners[id] } }
-
-  /// Those that have workers.
-  private var endpoints: [FunctionEndpoint] {
-    let granted = state.withLockedValue { Array($0.granted.values) }
-    var seen: Set<ObjectIdentifier> = []
-    return granted.filter { seen.insert(ObjectIdentifier($0)).inserted }
-  }
-
-  /// Idle workers that could make room, now or later, and whose they are.
-  private struct Found {
-    var reclaimable = FunctionSchedule.Reclaimable()
-    var owners: [WorkerID: FunctionEndpoint] = [:]
-  }
-
-  private func candidates() -> Found {
-    var found = Found()
-    let own = endpoints.map { ($0, $0.reclaimable()) }
-    // The endpoints' locks first, then the node's, never both.
-    state.withLockedValue { state in
-      for (endpoint, reclaimable) in own {
-        for candidate in reclaimable.candidates { found.owners[candidate.id] = endpoint }
-        found.reclaimable.add(reclaimable, bytes: state.schedule.bytes)
-      }
-    }
-    return found
-  }
-
-  private func reclaim(for ids: [WorkerID]) {
-    var found = candidates()
-    for (index, id) in ids.enumerated() {
-      guard let asker = owner(of: id) else { continue }
-      let missing = state.withLockedValue { $0.schedule.missing(for: id, after: ids[..<index]) }
-      stop(missing, of: &found, sparing: asker)
-    }
-  }
-
-  /// Stops workers that hold so many bytes, and takes them out of those found.
-  ///
-  /// - Parameter asker: whom the memory is for, whose own workers stay; nil where memory is over-committed.
-  private func stop(_ bytes: Int64, of found: inout Found, sparing asker: FunctionEndpoint?) {
-    guard bytes > 0 else { return }
-    var others = found.reclaimable
-    others.candidates.removeAll { found.owners[$0.id] === asker }
-    let chosen = state.withLockedValue { [others] in
-      $0.schedule.victims(among: others, bytes: bytes, mustSuffice: asker != nil, now: clock.now)
-    }
-    for victim in chosen.victims {
-      found.reclaimable.candidates.removeAll { $0.id == victim.id }
-      guard let endpoint = found.owners[victim.id], endpoint.reclaim(victim.id) else { continue }
-      logger.debug("idle worker makes room", metadata: ["worker": "\(victim.id)"])
-      state.withLockedValue { state in
-        state.schedule.workerEvicted(victim)
-        state.evictions.idle += 1
-        state.evictions.idleTime += victim.idle
-      }
-    }
-    if let next = chosen.next { decide { state, _ in state.schedule.roomExpected(at: next) } }
-  }
-
-  private func yield(_ owners: [WorkerOwner], for asking: WorkerID) {
-    guard let asker = owner(of: asking) else { return }
-    let endpoints = Dictionary(endpoints.map { ($0.owner, $0) }) { one, _ in one }
-    var next: HearthInstant?
-    for owner in owners {
-      guard let endpoint = endpoints[owner], endpoint !== asker else { continue }
-      switch endpoint.yieldWorker(toSuccessor: owner.isSucceeded(by: asker.owner)) {
-      case .none(let until): next = [next, until].compactMap(\.self).min()
-      case .yielded(let id, _):
-        logger.info("worker makes room for one that waits", metadata: ["worker": "\(id)"])
-        return state.withLockedValue { state in
-          state.schedule.workerYielded(id)
-          state.evictions.inUse += 1
-        }
-      }
-    }
-    decide { [next] in $0.schedule.roomDenied(for: asking, until: next, now: $1) }
-  }
-
-  private func alarmRang() {
-    state.withLockedValue { $0.alarm.rang() }
-    decide { $0.schedule.timeReached(now: $1) }
-  }
-
-  private func measure() {
-    let isFree = state.withLockedValue { state in
-      defer { state.isMeasuring = true }
-      return !state.isMeasuring
-    }
-    guard isFree else { return }
-    let endpoints = endpoints
-    NIOThreadPool.singleton.submit { [self] _ in
-      for endpoint in endpoints { endpoint.measureWorkers() }
-      measureOverhead()
-      state.withLockedValue { $0.isMeasuring = false }
-    }
+extension KeptModel {
+  fileprivate func isOf(_ owner: WorkerOwner) -> Bool {
+    function == owner.function && deploy == owner.version && model.name == owner.model?.rawValue
   }
 }
 
@@ -314,10 +173,27 @@ public struct NodeLimits: Sendable {
   /// Workers that may be starting at once.
   public var startsMax: Int
   public var eviction: Eviction
+  /// What workers may take of each device; nil: all but `deviceReserve`.
+  public var deviceMemory: ByteSize?
+  /// What models may take of the machine's memory that have left their device.
+  public var hostCache: ByteSize
+  /// Loads that may be under way on one device.
+  public var loadsMax = 2
+
+  /// 512 MiB: for what a driver and its libraries allocate behind everyone's back.
+  public static let deviceReserve = ByteSize.mib(512)
 
   public init(memory: ByteSize, startsMax: Int, eviction: Eviction = .lru) {
     self.memory = memory
+    hostCache = ByteSize(bytes: memory.bytes / 2)
     self.startsMax = startsMax
     self.eviction = eviction
+  }
+
+  /// A device that is not there needs no reserve.
+  func budget(of device: Device) -> ByteSize {
+    if let deviceMemory { return min(deviceMemory, device.memory) }
+    if case .simulated = device.kind { return device.memory }
+    return ByteSize(bytes: max(0, device.memory.bytes - NodeLimits.deviceReserve.bytes))
   }
 }

@@ -58,7 +58,7 @@ public struct Replay {
   /// Requests that have come and have no worker yet.
   var waiting = 0
   var functions: [Function]
-  var node: NodeSchedule
+  var node: DeviceSchedule
   var nodeWakeAt: HearthInstant?
   var events = EventQueue<Event>()
   var now = HearthInstant(nanoseconds: 0)
@@ -76,7 +76,7 @@ public struct Replay {
         // The trace's own names may be any text; the schedules only tell them apart.
         name: try! FunctionName("f\(index)"), bytes: (function.memory ?? options.workerMemory).bytes)
     }
-    node = NodeSchedule(
+    node = DeviceSchedule(
       memory: options.workersMemory?.bytes ?? Int64.max / 4, startsMax: options.startsMax ?? Int.max,
       eviction: options.eviction)
     report = ReplayReport(length: trace.length, timelineParts: options.timelineParts)
@@ -216,7 +216,7 @@ public struct Replay {
     take(node.workerEnded(id, now: now))
   }
 
-  private mutating func take(_ actions: [NodeSchedule.Action]) {
+  private mutating func take(_ actions: [DeviceSchedule.Action]) {
     for action in actions {
       switch action {
       case .grant(let id):
@@ -252,7 +252,7 @@ public struct Replay {
     guard bytes > 0 else { return }
     var found = FunctionSchedule.Reclaimable()
     for index in functions.indices where functions[index].schedule.workerCount > 0 && index != asking {
-      found.add(functions[index].schedule.reclaimable(now: now), bytes: node.bytes)
+      found.add(functions[index].schedule.reclaimable(now: now), bytes: node.grantedBytes)
     }
     let chosen = node.victims(among: found, bytes: bytes, now: now)
     for victim in chosen.victims {

@@ -10,11 +10,12 @@ extension FunctionSchedule {
 
     public init() {}
 
-    /// Adds what another function or model has, with what its node knows of it.
-    public mutating func add(_ other: Reclaimable, bytes: (WorkerID) -> Int64) {
+    /// Adds what another function or model has, with what its device knows of it: nil of what is not there.
+    public mutating func add(_ other: Reclaimable, bytes: (WorkerID) -> Int64?) {
       next = [next, other.next].compactMap(\.self).min()
       for var candidate in other.candidates {
-        candidate.bytes = bytes(candidate.id)
+        guard let bytes = bytes(candidate.id) else { continue }
+        candidate.bytes = bytes
         candidates.append(candidate)
       }
     }
@@ -71,12 +72,15 @@ extension FunctionSchedule {
 
   /// Another function or model has waited too long for memory: one worker finishes what it has and stops.
   ///
-  /// - Parameter toSuccessor: whether it is for the next version of the same function, which `min-workers` is meant for
-  ///   as well.
-  public mutating func workerYielded(toSuccessor: Bool = false, now: HearthInstant) -> Yielding {
+  /// - Parameters:
+  ///   - toSuccessor: whether it is for the next version of the same function, which `min-workers` is meant for too.
+  ///   - isThere: whether a worker holds memory of the kind that is needed.
+  public mutating func workerYielded(
+    toSuccessor: Bool = false, now: HearthInstant, where isThere: (WorkerID) -> Bool = { _ in true }
+  ) -> Yielding {
     elapse(to: now)
     guard !isRetired, toSuccessor || poolSize > floor(now: now) else { return .none(until: nil) }
-    let ready = workers.filter { $0.value.state == .ready }
+    let ready = workers.filter { $0.value.state == .ready && isThere($0.key) }
     // Idle ones first, then the one that has been there for longest.
     guard let (id, worker) = ready.min(by: { yieldOrder($0) < yieldOrder($1) }) else { return .none(until: nil) }
     let load = startEstimate.value ?? .zero

@@ -63,7 +63,7 @@ public struct FunctionSchedule: Sendable {
     case prewarm
 
     /// How urgent the start is to the node.
-    public var urgency: NodeSchedule.Urgency {
+    public var urgency: DeviceSchedule.Urgency {
       switch self {
       case .activation, .queue, .traffic, .initial: .demand
       case .minimum, .warmWindow: .policy
@@ -95,6 +95,9 @@ public struct FunctionSchedule: Sendable {
     case drainTimeout
     /// The load made no progress for `load-stall-timeout`.
     case stalled
+
+    /// Whether it stops for others, and not because nobody needs it.
+    public var makesRoom: Bool { self == .reclaimed || self == .yielded }
 
     func isSameKind(as other: StopReason) -> Bool {
       switch (self, other) {

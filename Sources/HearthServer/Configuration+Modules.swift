@@ -3,6 +3,7 @@ import HearthConfiguration
 import HearthCore
 import HearthDispatch
 import HearthHTTP
+import HearthWorker
 import Logging
 import NIOCore
 
@@ -12,8 +13,15 @@ extension GatewayConfiguration {
   var eventLoopCount: Int { eventLoops > 0 ? eventLoops : max(1, System.coreCount / 2) }
 
   var nodeLimits: NodeLimits {
-    NodeLimits(
-      memory: workersMemoryBudget, startsMax: startsLimit, eviction: eviction)
+    var limits = NodeLimits(memory: workersMemoryBudget, startsMax: startsLimit, eviction: eviction)
+    limits.deviceMemory = deviceMemory
+    if let hostCache { limits.hostCache = hostCache }
+    limits.loadsMax = loadsMax
+    return limits
+  }
+
+  var simulatedDevices: [Device] {
+    (0..<simulated.count).map { .simulated($0, memory: simulated.memory, bandwidth: simulated.bandwidth) }
   }
 
   /// What workers may take: as set, or four fifths of what the machine, or the control group, has.

@@ -35,7 +35,8 @@ public struct Gateway: Sendable {
     let clock = SystemClock()
     let host = try LocalHost(
       loop: control.next(), runtime: ConfigurationFiles.runtimeFolder(configured: configuration.runtimeFolder),
-      dataFolder: folder.path, logs: folder.logs, logger: logger)
+      dataFolder: folder.path, logs: folder.logs, simulated: configuration.simulatedDevices,
+      logger: logger)
     let catalog = try BundleCatalog(folder: folder.path, limits: configuration.bundleLimits)
     let environments = try PythonEnvironments(
       folder: folder.environments, python: configuration.python, variables: ConfigurationFiles.environment)

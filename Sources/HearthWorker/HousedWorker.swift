@@ -5,7 +5,8 @@ import NIOCore
 
 /// A model's worker that shares its process with other models of its version.
 ///
-/// What ends a process ends all its models; so `stop` unloads, and only a model that does not let go, or `kill`, ends it.
+/// What ends a process ends all its models; so `stop` unloads, and only a model that does not let go, or `kill`, ends
+/// it.
 final class HousedWorker: WorkerHandle, @unchecked Sendable {
   private enum State {
     /// Its process does not take models yet.
@@ -27,6 +28,8 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   private var failure: (reason: String, hasRunOutOfMemory: Bool)?
   private var isStopWanted = false
   private var wasReady = false
+  /// Under which its model is to be kept, if it is.
+  private var keptNumber: UInt64?
 
   // From any loop.
   private let process = NIOLockedValueBox<SharedProcess?>(nil)
@@ -41,8 +44,9 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     connections = DataConnections(pipelines: plan.pipelines)
   }
 
-  /// What the model takes of its process, from its first request on.
-  var memory: ByteSize? { taken.withLockedValue { $0 } }
+  /// What the model takes of the machine's memory, from its first request on. Where it is on a device that is not told
+  /// apart from what else its process takes.
+  var memory: ByteSize? { plan.device == nil ? taken.withLockedValue { $0 } : .zero }
 
   // The life of the model, on the loop.
 
@@ -68,31 +72,34 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     switch report {
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
-    case .ready(let seconds): becameReady(load: .seconds(seconds))
+    case .ready(let seconds, let isRestored): becameReady(load: .seconds(seconds), isRestored: isRestored)
     case .measured(let bytes):
       taken.withLockedValue { $0 = ByteSize(bytes: bytes) }
       observer(
         self, .measured(ByteSize(bytes: bytes), kept: process.withLockedValue { $0 }?.overheadGrowth() ?? .zero))
     case .failed(_, let message, _, let isOutOfMemory): failure = (message, isOutOfMemory)
-    case .unloaded: end("it was unloaded")
+    case .unloaded(let isKept):
+      if isKept { keptNumber = nil }
+      end(isKept ? "it makes room on its device" : "it was unloaded")
     case .loading, .waiting: break
     }
   }
 
   private static let stopped = "it was stopped before it was loaded"
 
-  private func becameReady(load: Duration) {
+  private func becameReady(load: Duration, isRestored: Bool) {
     guard state == .loading else { return }
-    if isStopWanted { return unload() }
+    if isStopWanted { return unload(keeping: nil) }
     state = .ready
     wasReady = true
     let total = Duration.nanoseconds((NIODeadline.now() - created).nanoseconds)
-    observer(self, .ready(spawn: max(.zero, total - load), load: load))
+    observer(self, .ready(spawn: max(.zero, total - load), load: load, isRestored: isRestored))
   }
 
-  private func unload() {
+  private func unload(keeping bytes: ByteSize?) {
     state = .unloading
-    send(.unload)
+    keptNumber = bytes.flatMap { process.withLockedValue { $0 }?.reserve($0, for: self) }
+    send(.unload(keep: keptNumber != nil))
     loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace) { [self] in
       if state == .unloading { process.withLockedValue { $0 }?.kill("the model '\(modelName)' did not unload") }
     }
@@ -103,6 +110,7 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   func end(_ description: String) {
     guard state != .gone else { return }
     state = .gone
+    if let keptNumber { process.withLockedValue { $0 }?.giveUp(keptNumber) }
     let kept = process.withLockedValue { $0 }?.left(self) ?? .zero
     if wasReady {
       observer(self, .exited(description: description, kept: kept))
@@ -112,13 +120,13 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     }
   }
 
-  func stop() {
+  func stop(keeping: ByteSize?) {
     loop.execute { [self] in
       switch state {
       case .launching: end(HousedWorker.stopped)
       // A load cannot be broken off without breaking the other models off as well.
       case .loading: isStopWanted = true
-      case .ready: unload()
+      case .ready: unload(keeping: keeping)
       case .unloading, .gone: break
       }
     }

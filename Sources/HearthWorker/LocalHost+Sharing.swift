@@ -19,12 +19,38 @@ extension LocalHost {
     let carrier = makeWorker(plan, role: .shared) { [weak self] carrier, event in
       self?.shared.withLockedValue { $0[carrier.id] }?.happened(event)
     }
-    let process = SharedProcess(carrier, loop: loop) { [weak self] in self?.sharedChanged() }
+    let process = SharedProcess(carrier, loop: loop) { [unowned self] in
+      keptCount += 1
+      return keptCount
+    } changed: { [weak self] in
+      self?.sharedChanged()
+    }
     shared.withLockedValue { $0[carrier.id] = process }
     carrier.whenReady { [self] in overheadObserver.withLockedValue { $0 }() }
     carrier.whenGone { [self, unowned carrier] in shared.withLockedValue { $0[carrier.id] = nil } }
     process.take(worker)
     launch(carrier)
+  }
+
+  public var keptModels: [KeptModel] {
+    shared.withLockedValue { Array($0.values) }.flatMap(\.kept).sorted { $0.number < $1.number }
+  }
+
+  public func discard(_ model: KeptModel) {
+    loop.execute { [self] in
+      for process in shared.withLockedValue({ Array($0.values) }) where process.kept.contains(model) {
+        process.discard(model)
+      }
+    }
+  }
+
+  public func forget(_ function: FunctionName, deploy: Int) {
+    loop.execute { [self] in
+      for process in shared.withLockedValue({ Array($0.values) })
+      where process.carrier.plan.function == function && process.carrier.plan.deploy == deploy {
+        process.retire()
+      }
+    }
   }
 
   private func sharedChanged() {

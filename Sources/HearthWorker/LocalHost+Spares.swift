@@ -46,7 +46,9 @@ extension LocalHost {
         return Array(spares.values)
       }
       for spare in dropped { spare.kill() }
-      for process in shared.withLockedValue({ Array($0.values) }) where process.isEmpty { process.carrier.kill() }
+      for process in shared.withLockedValue({ Array($0.values) }) {
+        if process.isEmpty { process.carrier.kill() } else { process.discardAll() }
+      }
       overheadObserver.withLockedValue { $0 }()
     }
   }

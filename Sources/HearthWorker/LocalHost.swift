@@ -19,6 +19,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   var workers: [WorkerID: LocalWorker] = [:]
   private var ownCount: UInt64 = 0
   var isMeasureDue = false
+  var keptCount: UInt64 = 0
   var sparesAllowed = NIODeadline.uptimeNanoseconds(0)
   let overheadObserver = NIOLockedValueBox<@Sendable () -> Void>({})
   /// Changed on `loop` only; read from wherever they are measured.
@@ -27,6 +28,8 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   let shared = NIOLockedValueBox<[WorkerID: SharedProcess]>([:])
   /// How many deploys prepare with a zygote now; those keep it.
   private var claims: [Zygote.Key: Int] = [:]
+  public let devices: [Device]
+  private let nvml = NVML()
   private var hasReportedIsolation = false
   private let isolation = NIOLockedValueBox<[String: String]?>(nil)
   /// The zygotes' processes, for those who measure them from other threads.
@@ -36,7 +39,11 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   ///   - runtime: the folder that holds `hearth_runtime`.
   ///   - dataFolder: where workers get their private folders, and what is hidden from them; short, since sockets lie in
   ///     them.
-  public init(loop: any EventLoop, runtime: String, dataFolder: String, logs: String, logger: Logger) throws {
+  ///   - simulated: devices that are not there, to be taken for ones that are.
+  public init(
+    loop: any EventLoop, runtime: String, dataFolder: String, logs: String, simulated: [Device] = [], logger: Logger
+  ) throws {
+    devices = (nvml?.devices ?? []) + simulated
     self.loop = loop
     self.runtime = runtime
     self.directory = "\(dataFolder)/run"
@@ -119,10 +126,10 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
       plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, role: role, observer: observer)
   }
 
-  /// The id of a process that nobody has asked for by one: beyond those of any worker that is.
+  /// The id of a process that nobody has asked for.
   func nextOwnID() -> WorkerID {
     ownCount += 1
-    return WorkerID((1 << 62) + ownCount)
+    return .own(ownCount)
   }
 
   /// Gives a worker a process of its own.
@@ -137,13 +144,18 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     }
   }
 
+  public func used(of device: Device) -> ByteSize? { nvml?.used(of: device) }
+
   public var overhead: HostOverhead {
     let zygotes = zygotePids.withLockedValue { Array($0.values) }.compactMap(ProcessMemory.own)
     let shared = shared.withLockedValue { Array($0.values) }
     let spares = spares.withLockedValue { Array($0.values) }.compactMap(\.memory)
+    let busy = shared.filter { !$0.isEmpty }
+    let kept = ByteSize.sum(busy.flatMap(\.kept).map(\.bytes))
+    let own = ByteSize.sum(zygotes + busy.compactMap(\.overhead))
     return HostOverhead(
-      own: .sum(zygotes + shared.filter { !$0.isEmpty }.compactMap(\.overhead)),
-      spares: .sum(spares + shared.filter(\.isEmpty).compactMap(\.overhead)))
+      own: ByteSize(bytes: max(0, own.bytes - kept.bytes)),
+      spares: .sum(spares + shared.filter(\.isEmpty).compactMap(\.overhead) + [kept]))
   }
 
   /// Ends every zygote, and with them every worker that still runs.
@@ -198,13 +210,15 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   }
 }
 
-/// One version of one function, whose processes are good for any of its models.
+/// One version of one function on one device, whose processes are good for any of its models.
 struct VersionKey: Hashable {
   let function: FunctionName
   let deploy: Int
+  let device: Device?
 
   init(_ plan: WorkerPlan) {
     function = plan.function
     deploy = plan.deploy
+    device = plan.device
   }
 }

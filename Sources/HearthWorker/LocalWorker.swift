@@ -143,9 +143,11 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     return WorkerLaunch(
       worker: id.description, function: plan.function.rawValue, version: plan.version, bundle: plan.bundle,
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
-      environment: plan.variables, config: plan.config, directory: directory, hidden: dataFolder, network: plan.network,
+      environment: plan.environmentVariables, config: plan.config, directory: directory, hidden: dataFolder,
+      network: plan.network,
       memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes,
-      model: plan.model, awaitsModel: role != .worker, isShared: role == .shared, visible: plan.visible)
+      model: plan.model, awaitsModel: role != .worker, isShared: role == .shared, visible: plan.visible,
+      device: plan.device.map { WorkerLaunch.Device(name: $0.workerName, bandwidth: $0.bandwidth) })
   }
 
   /// Ends a launch that never got a process, or whose process is of no use.
@@ -239,7 +241,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     if isStopWanted { return kill() }
     state = .ready
     let total = NIODeadline.now() - created
-    observer(self, .ready(spawn: max(.zero, .nanoseconds(total.nanoseconds) - load), load: load))
+    observer(self, .ready(spawn: max(.zero, .nanoseconds(total.nanoseconds) - load), load: load, isRestored: false))
     for action in readyActions { action() }
     readyActions = []
   }
@@ -252,8 +254,11 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     case .waiting: becomeWaiting()
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
-    case .measured, .unloaded: break
-    case .ready(let loadSeconds):
+    case .measured(let bytes):
+      // Of the machine's memory the kernel knows better.
+      if plan.device != nil { observer(self, .measured(ByteSize(bytes: bytes), kept: .zero)) }
+    case .unloaded: break
+    case .ready(let loadSeconds, _):
       // The zygote's word of the start and this one come by different sockets.
       if case .launching = state { state = .starting }
       becomeReady(load: .seconds(loadSeconds))
@@ -325,7 +330,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     loop.execute { [self] in send(command) }
   }
 
-  func stop() {
+  func stop(keeping: ByteSize?) {
     loop.execute { [self] in
       switch state {
       case .gone: return

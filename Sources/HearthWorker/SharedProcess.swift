@@ -16,13 +16,19 @@ final class SharedProcess: @unchecked Sendable {
   private var killReason: String?
   private var lastLeft = NIODeadline.now()
   private let changed: () -> Void
+  /// Counts the models that the host has kept.
+  private let nextNumber: () -> UInt64
+  private let keptModels = NIOLockedValueBox<[KeptModel]>([])
   /// The same workers, for those who measure it from other threads.
   private let measures = NIOLockedValueBox(Measures())
   private let housed = NIOLockedValueBox<[WorkerID: HousedWorker]>([:])
 
   /// - Parameter changed: called when a model was loaded or has gone.
-  init(_ carrier: LocalWorker, loop: any EventLoop, changed: @escaping () -> Void) {
+  init(
+    _ carrier: LocalWorker, loop: any EventLoop, nextNumber: @escaping () -> UInt64, changed: @escaping () -> Void
+  ) {
     self.carrier = carrier
+    self.nextNumber = nextNumber
     self.loop = loop
     self.changed = changed
     carrier.modelReported = { [weak self] worker, report in
@@ -36,12 +42,51 @@ final class SharedProcess: @unchecked Sendable {
     }
   }
 
+  // Models that are kept without their device.
+
+  /// Makes a note of a model that is to be kept, and counts its bytes from now on; nil where one of the same is kept.
+  func reserve(_ bytes: ByteSize, for worker: HousedWorker) -> UInt64? {
+    guard let model = worker.plan.model else { return nil }
+    return keptModels.withLockedValue { kept in
+      guard !kept.contains(where: { $0.model == model }) else { return nil }
+      let number = nextNumber()
+      kept.append(
+        KeptModel(
+          function: carrier.plan.function, deploy: carrier.plan.deploy, model: model, device: carrier.plan.device,
+          bytes: bytes, number: number))
+      return number
+    }
+  }
+
+  /// A model was not kept after all.
+  func giveUp(_ number: UInt64) { keptModels.withLockedValue { $0.removeAll { $0.number == number } } }
+
+  /// Lets go of a kept model.
+  func discard(_ model: KeptModel) {
+    giveUp(model.number)
+    carrier.send(.discard(model.model))
+    changed()
+  }
+
+  func discardAll() { for model in kept { discard(model) } }
+
+  /// Its version is served no more.
+  func retire() {
+    discardAll()
+    if workers.isEmpty { carrier.kill() }
+  }
+
+  /// From any thread.
+  var kept: [KeptModel] { keptModels.withLockedValue { $0 } }
+
   /// Whether models can be moved in.
   var isOpen: Bool { killReason == nil && !carrier.hasEnded }
 
   func take(_ worker: HousedWorker) {
     workers[worker.id.description] = worker
     housed.withLockedValue { $0[worker.id] = worker }
+    // If it is kept, it is restored.
+    keptModels.withLockedValue { kept in kept.removeAll { $0.model == worker.plan.model } }
     worker.moved(into: self)
     if let pid { worker.processStarted(pid) }
     if carrier.isWaiting { worker.load() }
@@ -59,7 +104,7 @@ final class SharedProcess: @unchecked Sendable {
   private func linger() {
     lastLeft = .now()
     loop.assumeIsolated().scheduleTask(in: SharedProcess.lingerTime) { [self] in
-      if workers.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime { carrier.kill() }
+      if workers.isEmpty, kept.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime { carrier.kill() }
     }
   }
 

@@ -7,19 +7,41 @@ import NIOCore
 public protocol WorkerHost: Sendable {
   /// Starts a worker. `observer` gets its events, on a loop of the host's own, until `exited` or `failedToStart`.
   func start(_ plan: WorkerPlan, observer: @escaping WorkerObserver) -> any WorkerHandle
+  /// What it has beside the machine's own processors and memory.
+  var devices: [Device] { get }
+  /// What is in use of a device's memory, whoever uses it; nil where nobody can say.
+  func used(of device: Device) -> ByteSize?
   /// What the host's own processes take, workers left out. Reads files.
   var overhead: HostOverhead { get }
   /// Says what to call, from any thread, when what its own processes take has changed.
   func whenOverheadChanges(_ action: @escaping @Sendable () -> Void)
-  /// Ends all processes without a model, and makes none for a minute: their memory is needed.
+  /// Models that are kept in the machine's memory, those first that left their device first.
+  var keptModels: [KeptModel] { get }
+  /// Lets go of a model that is kept.
+  func discard(_ model: KeptModel)
+  /// A version is served no more: nothing of it is kept.
+  func forget(_ function: FunctionName, deploy: Int)
+  /// Ends all processes without a model, lets go of all models that are kept, and makes none for a minute: their memory is needed.
   func dropSpares()
+}
+
+/// A model that has left its device and is kept in the machine's memory.
+public struct KeptModel: Hashable, Sendable {
+  public let function: FunctionName
+  public let deploy: Int
+  public let model: WorkerPlan.Model
+  public let device: Device?
+  /// What it takes, as far as that is known: what it took on its device.
+  public let bytes: ByteSize
+  /// Counts those that were kept.
+  let number: UInt64
 }
 
 /// What a host's own processes take.
 public struct HostOverhead: Sendable {
   /// Those that workers are forked from, and what processes that models share take beside them.
   public var own: ByteSize
-  /// Those that are kept for the next model.
+  /// Those that are kept for the next model, and models that are kept for their next request.
   public var spares: ByteSize
 
   public init(own: ByteSize, spares: ByteSize) {
@@ -60,7 +82,9 @@ public struct WorkerPlan: Sendable {
   public var log: FunctionLog
   /// The model that it is to load; nil where its function is not one of many.
   public var model: Model?
-  /// What the model may take until it is measured.
+  /// The device that is its; nil where it needs none.
+  public var device: Device?
+  /// What it may take of the machine's memory until it is measured.
   public var reserved = ByteSize.zero
   /// Whether the models of its version share a process.
   public var isShared = false
@@ -97,11 +121,20 @@ public struct WorkerPlan: Sendable {
   }
 }
 
+extension WorkerPlan {
+  /// Its author's variables, and what it sees of the machine's GPUs: its own, or none.
+  var environmentVariables: [String: String] {
+    variables.merging(["CUDA_VISIBLE_DEVICES": device?.visible ?? ""]) { _, own in own }
+  }
+}
+
 /// What happens to a worker.
 public enum WorkerEvent: Sendable {
   case started(pid: Int32)
   case progressed(fraction: Double?, note: String?)
-  case ready(spawn: Duration, load: Duration)
+  ///
+  /// `isRestored`: its model was kept in the machine's memory, and is back on its device.
+  case ready(spawn: Duration, load: Duration, isRestored: Bool)
   /// It takes so much memory, where the worker itself tells it. `kept` is what a process that it shares with others has
   /// come to take more beside its models, or less if negative.
   case measured(ByteSize, kept: ByteSize)
@@ -126,8 +159,8 @@ public enum WorkerLink {
 /// A worker as the dispatcher holds it.
 public protocol WorkerHandle: AnyObject, Sendable {
   var id: WorkerID { get }
-  /// What the worker's processes take now: their proportional set size (proc(5), smaps_rollup); where it shares one with
-  /// others, what it says itself. Nil while it is not known. Reads files.
+  /// What the worker's processes take of the machine's memory now: their proportional set size (proc(5),
+  /// smaps_rollup); where it shares one with others, what it says itself. Nil while it is not known. Reads files.
   var memory: ByteSize? { get }
   /// The data connection on this loop that takes a request now. Call on the loop.
   func connection(on loop: any EventLoop) -> WorkerLink
@@ -140,6 +173,9 @@ public protocol WorkerHandle: AnyObject, Sendable {
   /// Asks for a copy of a request back that was sent ahead; `withdrew` follows unless it has been begun.
   func withdraw(copy: String)
   /// Asks an idle worker to end; it is killed if it has not within five seconds.
-  func stop()
+  ///
+  /// - Parameter keeping: how much its model may take of the machine's memory from then on, if it can be kept there
+  ///   without its device; nil: it is not to be.
+  func stop(keeping: ByteSize?)
   func kill()
 }

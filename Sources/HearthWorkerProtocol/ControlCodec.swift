@@ -171,6 +171,7 @@ extension WorkerCommand: ControlMessageCoding {
     case .withdraw: "withdraw"
     case .load: "load"
     case .unload: "unload"
+    case .discard: "discard"
     case .drain: "drain"
     }
   }
@@ -181,7 +182,8 @@ extension WorkerCommand: ControlMessageCoding {
     case "cancel": self = .cancel(request: try members.decode(String.self, forKey: "request"))
     case "withdraw": self = .withdraw(request: try members.decode(String.self, forKey: "request"))
     case "load": self = .load(try members.decode(WorkerLaunch.Model.self, forKey: "model"))
-    case "unload": self = .unload
+    case "unload": self = .unload(keep: try members.decode(Bool.self, forKey: "keep"))
+    case "discard": self = .discard(try members.decode(WorkerLaunch.Model.self, forKey: "model"))
     case "drain": self = .drain
     default: throw unknown(type, members)
     }
@@ -189,8 +191,9 @@ extension WorkerCommand: ControlMessageCoding {
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
-    case .connect, .unload, .drain: break
-    case .load(let model): try members.encode(model, forKey: "model")
+    case .connect, .drain: break
+    case .load(let model), .discard(let model): try members.encode(model, forKey: "model")
+    case .unload(let keep): try members.encode(keep, forKey: "keep")
     case .cancel(let request), .withdraw(let request): try members.encode(request, forKey: "request")
     }
   }
@@ -222,11 +225,13 @@ extension WorkerReport: ControlMessageCoding {
         note: try members.decodeIfPresent(String.self, forKey: "note").map { $0.printable(limit: 200) })
     case "ready":
       // 31 years at most: any duration that can be added up.
-      self = .ready(loadSeconds: try members.decode(Double.self, forKey: "load_seconds").clamped(to: 0...1e9))
+      self = .ready(
+        loadSeconds: try members.decode(Double.self, forKey: "load_seconds").clamped(to: 0...1e9),
+        isRestored: try members.decode(Bool.self, forKey: "restored"))
     case "withdrawn": self = .withdrawn(request: try members.decode(String.self, forKey: "request"))
     case "measured":
       self = .measured(bytes: ControlMessage.plausible(try members.decode(Int64.self, forKey: "bytes")))
-    case "unloaded": self = .unloaded
+    case "unloaded": self = .unloaded(isKept: try members.decode(Bool.self, forKey: "kept"))
     case "failed":
       self = .failed(
         type: try members.decode(String.self, forKey: "error_type"),
@@ -239,11 +244,14 @@ extension WorkerReport: ControlMessageCoding {
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
-    case .loading, .waiting, .unloaded: break
+    case .loading, .waiting: break
+    case .unloaded(let isKept): try members.encode(isKept, forKey: "kept")
     case .progress(let fraction, let note):
       try members.encodeIfPresent(fraction, forKey: "fraction")
       try members.encodeIfPresent(note, forKey: "note")
-    case .ready(let loadSeconds): try members.encode(loadSeconds, forKey: "load_seconds")
+    case .ready(let loadSeconds, let isRestored):
+      try members.encode(loadSeconds, forKey: "load_seconds")
+      try members.encode(isRestored, forKey: "restored")
     case .withdrawn(let request): try members.encode(request, forKey: "request")
     case .measured(let bytes): try members.encode(bytes, forKey: "bytes")
     case .failed(let type, let message, let traceback, let isOutOfMemory):

@@ -41,8 +41,11 @@ public enum WorkerCommand: Hashable, Sendable {
   case withdraw(request: String)
   /// Load this model: the worker was started without one, and waits.
   case load(WorkerLaunch.Model)
-  /// Finish what this model has begun and let go of it: said to a process that many models share.
-  case unload
+  /// Finish what this model has begun and let go of it, or, to `keep` it, of what it has on its device: said to a process
+  /// that many models share.
+  case unload(keep: Bool)
+  /// Let go of a model that was kept.
+  case discard(WorkerLaunch.Model)
   /// Finish what is in flight and exit.
   case drain
 }
@@ -55,15 +58,17 @@ public enum WorkerReport: Hashable, Sendable {
   case waiting
   /// The load goes on; `fraction` is from 0 to 1 where the function knows it.
   case progress(fraction: Double?, note: String?)
-  /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code.
-  case ready(loadSeconds: Double)
+  /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code; `isRestored` whether its
+  /// model had been kept.
+  case ready(loadSeconds: Double, isRestored: Bool)
   /// The request was not begun and will not be: no answer to it follows. Said only in answer to `withdraw`.
   case withdrawn(request: String)
   /// What a model takes: as its author says; or, of a process that many share, what that grew by at its load and its
   /// first request.
   case measured(bytes: Int64)
-  /// A model is gone from a process that many share, and its memory is given back as far as that can be.
-  case unloaded
+  /// A model is gone from a process that many share, or `isKept` there without what it had on its device. Memory is given
+  /// back as far as that can be.
+  case unloaded(isKept: Bool)
   /// The load failed, for want of memory or otherwise. `message` is for callers, `traceback` for the function's log.
   case failed(type: String, message: String, traceback: String, isOutOfMemory: Bool)
 }
@@ -94,6 +99,19 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
       self.name = name
       self.path = path
       self.bytes = bytes
+    }
+  }
+
+  /// Where a worker's model is to be.
+  public struct Device: Codable, Hashable, Sendable {
+    /// As the worker's libraries know it: `cuda:0`, or that of a simulated one.
+    public var name: String
+    /// Bytes a second by which a simulated one takes weights; nil: as fast as it goes.
+    public var bandwidth: Int64?
+
+    public init(name: String, bandwidth: Int64? = nil) {
+      self.name = name
+      self.bandwidth = bandwidth
     }
   }
 
@@ -132,13 +150,15 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public var isShared = false
   /// Further folders that it is to see, below the hidden one.
   public var visible: [String] = []
+  /// Nil where it needs none.
+  public var device: Device?
 
   public init(
     worker: String, function: String, version: String, bundle: String, handler: String?, command: [String]?,
     python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
     hidden: String,
     network: Bool, memoryBytes: Int64?, temporaryBytes: Int64, model: Model? = nil, awaitsModel: Bool = false,
-    isShared: Bool = false, visible: [String] = []
+    isShared: Bool = false, visible: [String] = [], device: Device? = nil
   ) {
     self.worker = worker
     self.function = function
@@ -160,11 +180,12 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     self.awaitsModel = awaitsModel
     self.isShared = isShared
     self.visible = visible
+    self.device = device
   }
 
   enum CodingKeys: String, CodingKey {
     case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
-    case hidden, network, model, visible
+    case hidden, network, model, visible, device
     case awaitsModel = "awaits_model"
     case isShared = "shared"
     case memoryBytes = "memory_bytes"

@@ -51,7 +51,7 @@ struct ModelCacheTests {
   }
 
   private func victims(_ eviction: Eviction, _ candidates: [Eviction.Candidate], _ bytes: Int64) -> [UInt64] {
-    let device = NodeSchedule(memory: 1_000, startsMax: 1, eviction: eviction)
+    let device = DeviceSchedule(memory: 1_000, startsMax: 1, eviction: eviction)
     var found = FunctionSchedule.Reclaimable()
     found.candidates = candidates
     return device.victims(among: found, bytes: bytes, now: instant(100)).victims.map(\.id.rawValue)
@@ -77,7 +77,7 @@ struct ModelCacheTests {
     fresh.priority = -1
     var found = FunctionSchedule.Reclaimable()
     found.candidates = [fresh, candidate(2, idle: 9, bytes: 100)]
-    let device = NodeSchedule(memory: 1_000, startsMax: 1)
+    let device = DeviceSchedule(memory: 1_000, startsMax: 1)
     let now = device.victims(among: found, bytes: 50, now: instant(100))
     #expect(now.victims.isEmpty && now.next == instant(101))
     #expect(device.victims(among: found, bytes: 50, now: instant(101)).victims.map(\.id) == [WorkerID(1)])
@@ -98,7 +98,7 @@ struct ModelCacheTests {
 
   @Test("Of any number that wait, one is given room by force at a time, and a denial looks for no other at once")
   func manyWait() {
-    var device = NodeSchedule(memory: 100, startsMax: 10)
+    var device = DeviceSchedule(memory: 100, startsMax: 10)
     func owner(_ number: Int) -> WorkerOwner {
       WorkerOwner(function: try! FunctionName("f"), model: try! ModelName("m\(number)"))
     }

@@ -46,7 +46,7 @@ struct SimulatedCache {
   }
 
   private var random: SeededGenerator
-  private(set) var device: NodeSchedule
+  private(set) var device: DeviceSchedule
   private var models: [Model] = []
   private var processes: [WorkerID: Process] = [:]
   private var now = HearthInstant(nanoseconds: 0)
@@ -72,7 +72,7 @@ struct SimulatedCache {
 
   init(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
-    device = NodeSchedule(
+    device = DeviceSchedule(
       memory: SimulatedCache.memory, startsMax: Int.random(in: 1...3, using: &random), startTime: nil,
       eviction: random.chance(0.5) ? .lru : .gdsf)
     pause = Int64.random(in: 1...60, using: &random)
@@ -226,7 +226,7 @@ struct SimulatedCache {
         check(waiting.removeValue(forKey: id) != nil, "\(id) is refused but did not wait")
         end(id)
       case .startWorker(let worker, let reason):
-        var demand = NodeSchedule.Demand(
+        var demand = DeviceSchedule.Demand(
           declared: models[model].declared, predicted: Int64.random(in: 20...500, using: &random), reason.urgency)
         demand.patience = models[model].schedule.policy.modelWaitMax
         demand.priority = model % 2
@@ -258,7 +258,7 @@ struct SimulatedCache {
     }
   }
 
-  private mutating func take(_ actions: [NodeSchedule.Action]) {
+  private mutating func take(_ actions: [DeviceSchedule.Action]) {
     for action in actions {
       switch action {
       case .grant(let worker): grant(worker)

@@ -12,7 +12,7 @@ struct GoldenMessageTests {
     (try? FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasSuffix(".json") }.sorted()) ?? []
 
   @Test("There is an example of each message")
-  func complete() { #expect(GoldenMessageTests.names.count == 20) }
+  func complete() { #expect(GoldenMessageTests.names.count == 21) }
 
   @Test("Each example is read and written back to the same bytes", arguments: names)
   func roundTrip(name: String) throws {

@@ -49,7 +49,8 @@ class Answer:
 class Gateway:
     """A running `hearth serve` with a data folder that goes with it."""
 
-    def __init__(self, **settings):
+    def __init__(self, environment=None, **settings):
+        self.environment = environment or {}
         self.data = tempfile.mkdtemp(prefix="hl-", dir="/tmp")
         # Two event loops even on a small machine, so that requests cross between them.
         self.settings = {"event_loops": 2, **settings}
@@ -60,7 +61,8 @@ class Gateway:
         config = Path(self.data) / "hearth.yaml"
         config.write_text(json.dumps({name.replace("_", "-"): value for name, value in self.settings.items()}))
         self.log = open(f"{self.data}/gateway.log", "a")
-        environment = {**os.environ, "TSAN_OPTIONS": f"suppressions={ROOT}/Tests/live/tsan-suppressions.txt"}
+        suppressions = f"suppressions={ROOT}/Tests/live/tsan-suppressions.txt"
+        environment = {**os.environ, "TSAN_OPTIONS": suppressions, **self.environment}
         self.process = subprocess.Popen(
             [HEARTH, "serve", "--data-dir", self.data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
              "--config", str(config)],

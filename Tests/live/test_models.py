@@ -49,6 +49,8 @@ def isolation():
 
 
 both = pytest.mark.parametrize("isolation", ["process", "shared"])
+#: Also on a device that is not there, where models take what is declared of them.
+everywhere = pytest.mark.parametrize("isolation", ["process", "shared", "simulated"])
 
 
 @pytest.fixture
@@ -57,7 +59,10 @@ def many(isolation):
     gateways = []
 
     def start(models, memory="1GiB", spec="", settings=None, **more):
-        gateway = Gateway(workers_memory=memory, **more)
+        if isolation == "simulated":
+            gateway = Gateway(simulated={"devices": 1, "memory": memory}, **more)
+        else:
+            gateway = Gateway(workers_memory=memory, **more)
         gateway.isolation = isolation
         gateways.append(gateway)
         deploy(gateway, models, spec, settings)
@@ -72,8 +77,18 @@ def deploy(gateway, models, spec="", settings=None):
     """Models by name, each with what its file says, and with more of its entry in function.yaml."""
     entries = [f"  - {{path: weights/{name}{(settings or {}).get(name, '')}}}\n" for name in models]
     files = {f"weights/{name}": text for name, text in models.items()}
-    models = f"models:{'' if models else ' []'}\n{''.join(entries)}isolation: {gateway.isolation}\n"
-    return gateway.deploy("many", HANDLER, models + spec, files)
+    models = f"models:{'' if models else ' []'}\n{''.join(entries)}"
+    return gateway.deploy("many", HANDLER, models + housing(gateway.isolation) + spec, files)
+
+
+def housing(isolation):
+    """What function.yaml says of how models are housed."""
+    return "resources: {gpu: 1}\n" if isolation == "simulated" else f"isolation: {isolation}\n"
+
+
+def device(gateway):
+    """The device whose memory is scarce."""
+    return gateway.admin_request("GET", "/v1/devices").json[-1]
 
 
 def call(gateway, model, value=None, timeout=30, **fields):
@@ -139,7 +154,7 @@ def test_a_function_without_models_keeps_such_paths_for_itself(many):
     assert listing.returncode == 1 and "models: []" in listing.stderr
 
 
-@both
+@everywhere
 def test_many_requests_for_a_cold_model_cause_one_load(many):
     gateway = many({"slow": "seconds=0.5"}, spec="scaling: {max-queue-length: 1000}\n")
     with concurrent.futures.ThreadPoolExecutor(100) as pool:
@@ -152,11 +167,11 @@ def test_many_requests_for_a_cold_model_cause_one_load(many):
 # Sharing memory.
 
 
-@both
+@everywhere
 def test_the_model_unused_for_longest_makes_room(many, isolation):
     names = ["a", "b", "c", "d", "e"]
     # Three with their interpreters, or with the one they share.
-    memory = {"process": "118MiB", "shared": "104MiB"}[isolation]
+    memory = {"process": "118MiB", "shared": "104MiB", "simulated": "100MiB"}[isolation]
     gateway = many(dict.fromkeys(names, "mib=20"), memory=memory, settings=dict.fromkeys(names, ", memory: 32MiB"))
     for name in ("a", "b", "c", "a"):
         call(gateway, name)
@@ -165,13 +180,13 @@ def test_the_model_unused_for_longest_makes_room(many, isolation):
     assert resident(gateway) == {"a", "c", "d"}
     rows = models(gateway)
     assert (rows["a"]["hits"], rows["a"]["misses"], rows["b"]["loads"]) == (1, 1, 1)
-    device = gateway.admin_request("GET", "/v1/devices").json[0]
-    assert device["evictions"] == 1 and device["grantedBytes"] <= device["budgetBytes"]
-    assert "evict" in gateway.cli("devices").stdout.lower()
+    row = device(gateway)
+    assert row["evictions"] == 1 and row["grantedBytes"] <= row["budgetBytes"]
+    assert "EVICT" in gateway.cli("devices").stdout
     assert "another" in gateway.cli("why", "many", "--model", "b").stdout
 
 
-@both
+@everywhere
 def test_gdsf_keeps_what_is_asked_for_often(many):
     names = ["hot", "b", "c", "d"]
     settings = dict.fromkeys(names, ", memory: 32MiB")
@@ -184,7 +199,7 @@ def test_gdsf_keeps_what_is_asked_for_often(many):
     assert state(call(gateway, "hot")) == "hit"
 
 
-@both
+@everywhere
 def test_pinned_models_are_there_from_the_start_and_stay(many):
     names = ["pinned", "b", "c", "d"]
     settings = dict.fromkeys(names, ", memory: 32MiB") | {"pinned": ", memory: 32MiB, pinned: true"}
@@ -196,7 +211,7 @@ def test_pinned_models_are_there_from_the_start_and_stay(many):
     assert state(call(gateway, "pinned")) == "hit"
 
 
-@both
+@everywhere
 def test_a_model_of_low_priority_makes_room_first(many):
     settings = {"low": ", memory: 32MiB, priority: -1", "b": ", memory: 32MiB", "c": ", memory: 32MiB"}
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="84MiB", settings=settings)
@@ -206,7 +221,7 @@ def test_a_model_of_low_priority_makes_room_first(many):
     assert resident(gateway) == {"b", "c"}
 
 
-@both
+@everywhere
 def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
@@ -221,7 +236,7 @@ def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     assert resident(gateway) == {"b"}
 
 
-@both
+@everywhere
 def test_a_hot_model_does_not_starve_another(many):
     settings = dict.fromkeys(("hot", "cold"), ", memory: 32MiB")
     gateway = many(
@@ -248,7 +263,7 @@ def test_a_hot_model_does_not_starve_another(many):
     assert waited < 4 * PATIENCE, f"{waited:.1f} s"
 
 
-@both
+@everywhere
 def test_a_model_larger_than_the_budget_is_refused_with_the_numbers(many):
     gateway = many({"huge": "", "fine": ""}, memory="100MiB", settings={"huge": ", memory: 2GiB"})
     for _ in range(2):
@@ -258,7 +273,7 @@ def test_a_model_larger_than_the_budget_is_refused_with_the_numbers(many):
     assert call(gateway, "fine").status == 200
 
 
-@both
+@everywhere
 def test_a_load_that_runs_out_of_memory_is_tried_once_more(many):
     gateway = many({"hungry": "exhausts=1", "fine": ""})
     answer = call(gateway, "hungry")
@@ -268,7 +283,7 @@ def test_a_load_that_runs_out_of_memory_is_tried_once_more(many):
     assert call(gateway, "fine").status == 200
 
 
-@both
+@everywhere
 def test_a_model_that_cannot_be_loaded_says_why_and_harms_no_other(many):
     gateway = many({"broken": "error=these are no weights", "fine": ""})
     answer = call(gateway, "broken", timeout=60)
@@ -291,7 +306,7 @@ def test_memory_is_reserved_as_predicted_and_corrected_as_measured(many):
     assert models(gateway)["b"]["expectedBytes"] == measured, "as the one nearest in size took"
 
 
-@both
+@everywhere
 def test_a_client_that_leaves_takes_its_cold_model_along(many):
     settings = dict.fromkeys(("a", "b"), ", memory: 32MiB")
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
@@ -496,11 +511,15 @@ def test_requests_that_wait_while_models_come_to_a_function_are_served_by_them(m
         assert first.result().status == 200
 
 
-@both
+@everywhere
 def test_models_that_wait_in_their_hundreds_do_not_slow_down_one_that_is_there(many, isolation):
     names = [f"m{number}" for number in range(300)]
     # What fits beside no other, the interpreter of all counted.
-    memory, held = {"process": ("60MiB", "mib=1"), "shared": ("52MiB", "mib=10")}[isolation]
+    memory, held = {
+        "process": ("60MiB", "mib=1"),
+        "shared": ("52MiB", "mib=10"),
+        "simulated": ("60MiB", "mib=1"),
+    }[isolation]
     settings = {"pinned": f", memory: {memory}, pinned: true"} | dict.fromkeys(names, f", memory: {memory}")
     gateway = many(
         dict.fromkeys(settings, held), memory="80MiB", settings=settings,
@@ -553,7 +572,7 @@ def memory(gateway):
 SAMPLES = json.loads((ROOT / "functions/digits/example/samples.json").read_text())
 CUSTOMERS = [f"customer-{number:03d}" for number in range(40)]
 #: MiB for about eight of functions/digits' models with their interpreters, or with the one they share.
-EIGHT = {"process": 200, "shared": 120}
+EIGHT = {"process": 200, "shared": 120, "simulated": 8 * 69}
 
 
 def read_digit(gateway, customer, sample):
@@ -579,18 +598,25 @@ def readings():
         gateway.close()
 
 
-class Watch:
-    """Samples the memory of a gateway's tree until it is told to stop."""
+def memory_granted(gateway):
+    """What the ledger of a device that is not there says it holds."""
+    row = device(gateway)
+    return row["grantedBytes"] + row["overheadBytes"]
 
-    def __init__(self, gateway):
+
+class Watch:
+    """Samples the memory of a gateway's tree, or of its device, until it is told to stop."""
+
+    def __init__(self, gateway, read=memory):
         self.gateway = gateway
+        self.read = read
         self.samples = []
         self.ends = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
         while not self.ends.wait(0.05):
-            self.samples.append(memory(self.gateway))
+            self.samples.append(self.read(self.gateway))
 
     def __enter__(self):
         self.thread.start()
@@ -624,23 +650,33 @@ def zipf_calls(gateway, readings, calls, may_fail):
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
+def gateway_for(isolation, **settings):
+    """A gateway with memory for eight models, of its machine or of its one device."""
+    size = f"{EIGHT[isolation]}MiB"
+    if isolation == "simulated":
+        return Gateway(simulated={"devices": 1, "memory": size}, **settings)
+    return Gateway(workers_memory=size, **settings)
+
+
 def deploy_digits(gateway, isolation, folder):
     """Deploys functions/digits with its models housed this way."""
     shutil.copytree(ROOT / "functions/digits", folder / "digits")
-    with (folder / "digits/function.yaml").open("a") as spec:
-        spec.write(f"isolation: {isolation}\n")
+    path = folder / "digits/function.yaml"
+    path.write_text(path.read_text().replace("resources:\n  cpu: 1\n", ""))
+    with path.open("a") as spec:
+        spec.write(housing(isolation))
     gateway.cli("deploy", str(folder / "digits"))
 
 
-@both
+@everywhere
 @pytest.mark.parametrize("eviction", ["lru", "gdsf"])
 def test_forty_real_models_share_memory_for_eight(readings, eviction, isolation, tmp_path):
     budget = EIGHT[isolation]
-    gateway = Gateway(workers_memory=f"{budget}MiB", eviction=eviction)
+    gateway = gateway_for(isolation, eviction=eviction)
     try:
         deploy_digits(gateway, isolation, tmp_path)
         calls = 3_000 if PATIENCE == 1 else 500
-        with Watch(gateway) as watch:
+        with Watch(gateway, memory_granted if isolation == "simulated" else memory) as watch:
             kinds = zipf_calls(gateway, readings, calls, may_fail=False)
         assert kinds["hit"] > calls / 3 and kinds["loaded"] > 40, kinds
         assert len(watch.samples) > 20 and max(watch.samples) <= budget << 20, max(watch.samples) >> 20
@@ -651,10 +687,10 @@ def test_forty_real_models_share_memory_for_eight(readings, eviction, isolation,
         gateway.close()
 
 
-@both
+@everywhere
 def test_killed_workers_cost_their_own_requests_alone(readings, isolation, tmp_path):
     budget = EIGHT[isolation]
-    gateway = Gateway(workers_memory=f"{budget}MiB")
+    gateway = gateway_for(isolation)
     ends = threading.Event()
 
     def kill_some():
@@ -671,10 +707,10 @@ def test_killed_workers_cost_their_own_requests_alone(readings, isolation, tmp_p
     try:
         deploy_digits(gateway, isolation, tmp_path)
         killer.start()
-        with Watch(gateway) as watch:
+        with Watch(gateway, memory_granted if isolation == "simulated" else memory) as watch:
             kinds = zipf_calls(gateway, readings, 1_000 if PATIENCE == 1 else 200, may_fail=True)
         # Those that share a process end together: up to eight requests a kill.
-        assert kinds.get("failed", 0) < {"process": 60, "shared": 480}[isolation], kinds
+        assert kinds.get("failed", 0) < 60 if isolation == "process" else 480, kinds
         assert max(watch.samples) <= budget << 20
     finally:
         ends.set()

@@ -24,7 +24,7 @@ class Model:
         name: as callers name it.
         path: the file or folder of its weights, read-only.
         bytes: the size of its files.
-        device: where it is to be, as in "cpu" or "cuda:0".
+        device: where it is to be: "cpu", "cuda:0", or a simulated one such as "simulated:1".
     """
 
     __slots__ = ("bytes", "device", "name", "path")
@@ -41,6 +41,8 @@ class Context:
 
     Attributes:
         bundle: the bundle's folder, read-only.
+        device: where the function is to run: "cpu", "cuda:0", or a simulated one such as "simulated:1". A worker sees
+            no GPU but its own, so that it is always the first.
         config: the mapping under `config:` in function.yaml.
         logger: writes to the function's log, with the request's id.
         request_id: the id the client got as Hearth-Request-Id; empty in `load`.
@@ -58,6 +60,7 @@ class Context:
         "_report",
         "bundle",
         "config",
+        "device",
         "logger",
         "method",
         "model",
@@ -68,9 +71,14 @@ class Context:
     )
 
     def __init__(
-        self, bundle: Path, config: dict[str, Any], report: Callable[[float | None, str | None], None]
+        self,
+        bundle: Path,
+        config: dict[str, Any],
+        report: Callable[[float | None, str | None], None],
+        device: str = "cpu",
     ) -> None:
         self.bundle = bundle
+        self.device = device
         self.config = config
         self.logger = logging.getLogger("function")
         self.request_id = ""
@@ -90,6 +98,7 @@ class Context:
         """A context for one request, sharing bundle, config and logger."""
         context = Context.__new__(Context)
         context.bundle = self.bundle
+        context.device = self.device
         context.config = self.config
         context.logger = self.logger
         context.model = self.model

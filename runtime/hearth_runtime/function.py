@@ -33,7 +33,10 @@ class Function:
         self._loops = threading.local()
         #: By thread: the event loop and the task it runs now.
         self._tasks: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}
-        self.context = Context(self._bundle, config_of(launch["config"]), self._progress)
+        device = launch.get("device") or {"name": "cpu"}
+        #: Bytes a second by which a simulated device takes weights.
+        self._bandwidth: int | None = device.get("bandwidth")
+        self.context = Context(self._bundle, config_of(launch["config"]), self._progress, device["name"])
         #: What to load, where the function is one of many models.
         self._model: Model | None = None
         if launch.get("model") is not None:
@@ -50,6 +53,7 @@ class Function:
         other = copy.copy(self)
         other._control = control
         other._tasks = {}
+        other.size = None
         other.context = copy.copy(self.context)
         other.context._report = other._progress
         other.expect(model)
@@ -57,7 +61,7 @@ class Function:
 
     def expect(self, model: dict[str, Any]) -> None:
         """Says which of the function's models to load."""
-        self._model = Model(model["name"], Path(model["path"]), model["bytes"])
+        self._model = Model(model["name"], Path(model["path"]), model["bytes"], self.context.device)
         self._hidden = [(model["path"], "<model>"), *self._hidden]
 
     def prepare(self) -> bool:
@@ -72,10 +76,52 @@ class Function:
         began = time.monotonic()
         if not self._reported(self._load):
             return False
-        self._control.send({"type": "ready", "load_seconds": round(time.monotonic() - began, 6)})
+        self._tell_ready(began, is_restored=False)
+        return True
+
+    def _tell_ready(self, began: float, is_restored: bool) -> None:
+        seconds = round(time.monotonic() - began, 6)
+        self._control.send({"type": "ready", "load_seconds": seconds, "restored": is_restored})
         if self.size is not None:
             self.tell_size(self.size)
+
+    def offload(self) -> bool:
+        """Takes the model off its device and keeps it, if the author's class can; returns whether it is kept.
+
+        The author's `offload` and `restore` take and return what is then kept, or served; None stands for the same.
+        """
+        offload = getattr(self._instance, "offload", None)
+        if offload is None or getattr(self._instance, "restore", None) is None:
+            return False
+        try:
+            kept = offload(self.context.model)
+        except BaseException:
+            traceback.print_exc()
+            return False
+        if kept is not None:
+            self.context.model = kept
         return True
+
+    def restore(self, control: Control) -> bool:
+        """Brings a model back that was kept, or, if that fails, loads it; reports ready or failed as `load` does."""
+        began = time.monotonic()
+        self._control = control
+        try:
+            served = self._instance.restore(self.context.model)
+        except BaseException:
+            traceback.print_exc()
+            self.unload()
+            return self.load()
+        if served is not None:
+            self.context.model = served
+        self._await_device(began)
+        self._tell_ready(began, is_restored=True)
+        return True
+
+    def _await_device(self, began: float) -> None:
+        """Lets as much time pass since a load began as a simulated device takes for it."""
+        if self._bandwidth is not None:
+            time.sleep(max(0.0, self.model_bytes / self._bandwidth - (time.monotonic() - began)))
 
     def tell_size(self, size: int) -> None:
         """Reports what the model takes, in bytes."""
@@ -138,6 +184,7 @@ class Function:
         instance = self._instance
         class_name = type(instance).__name__
         load = getattr(instance, "load", None)
+        began = time.monotonic()
         if self._model is not None:
             if load is None:
                 raise AttributeError(
@@ -147,6 +194,7 @@ class Function:
             self.context.model_name = self._model.name
             if hasattr(instance, "size"):
                 self.size = max(0, int(instance.size(self.context.model)))
+            self._await_device(began)
         elif load is not None:
             load(self.context)
         self._predict = getattr(instance, "predict", None)

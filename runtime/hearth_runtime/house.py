@@ -5,9 +5,9 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hearth_runtime.control import Control, ControlSocket, Message, ModelControl
 from hearth_runtime.function import Function
@@ -27,9 +27,12 @@ class House:
         self._slots = slots
         #: By the id of the worker that the gateway takes each model for.
         self._models: dict[str, HousedModel] = {}
+        #: Models that are kept without their device, by name and path.
+        self._kept: dict[tuple[str, str], Function] = {}
+        self._lock = threading.Lock()
         # What is freed at the end of any other arena than the first is not given back by malloc_trim.
         _libc.mallopt(_M_ARENA_MAX, 1)
-        self._footprint = Footprint()
+        self._footprint = Footprint(function.context.device)
 
     def run(self) -> NoReturn:
         """Obeys until the gateway is gone, or needs this process no more."""
@@ -44,27 +47,51 @@ class House:
     def _take(self, message: Message) -> None:
         worker = message.get("worker", "")
         if message.get("type") == "load":
-            control = ModelControl(self._control, worker)
-            function = self._function.housing(message["model"], control)
-            self._models[worker] = HousedModel(function, control, self._slots, self._footprint)
-            threading.Thread(target=self._live, args=(worker,), name=message["model"]["name"], daemon=True).start()
+            self._load(worker, message["model"])
+        elif message.get("type") == "discard":
+            threading.Thread(target=self._discard, args=(message["model"],), daemon=True).start()
         elif (model := self._models.get(worker)) is None:
             # It failed to load or has just gone. A connection to it must not be taken for the next one's.
             if message.get("type") == "connect":
                 for descriptor in self._control.take_descriptors(1):
                     os.close(descriptor)
         elif message.get("type") == "unload":
+            model.is_to_be_kept = message["keep"]
             model.server.stop()
         else:
             model.server.take(message, self._control)
 
-    def _live(self, worker: str) -> None:
+    def _load(self, worker: str, model: dict[str, Any]) -> None:
+        control = ModelControl(self._control, worker)
+        kept = self._take_kept(model)
+        function = kept or self._function.housing(model, control)
+        housed = HousedModel(function, control, self._slots, self._footprint)
+        self._models[worker] = housed
+        threading.Thread(
+            target=self._live, args=(worker, housed, model, kept is not None), name=model["name"], daemon=True
+        ).start()
+
+    def _live(self, worker: str, housed: "HousedModel", model: dict[str, Any], is_kept: bool) -> None:
         """A model's own thread, for as long as it is there."""
-        model = self._models[worker]
-        if model.load():
-            model.server.live()
+        if housed.load(is_kept):
+            housed.server.live()
         del self._models[worker]
-        model.leave()
+        function = housed.leave()
+        if function is not None:
+            with self._lock:
+                self._kept[model["name"], model["path"]] = function
+        housed.tell_unloaded(is_kept=function is not None)
+
+    def _take_kept(self, model: dict[str, Any]) -> Function | None:
+        with self._lock:
+            return self._kept.pop((model["name"], model["path"]), None)
+
+    def _discard(self, model: dict[str, Any]) -> None:
+        kept = self._take_kept(model)
+        if kept is not None:
+            kept.unload()
+            gc.collect()
+            give_back()
 
 
 class HousedModel:
@@ -75,16 +102,19 @@ class HousedModel:
         self._control = control
         self._footprint = footprint
         self._share = Share(function.model_bytes)
+        #: Whether it is to stay in the machine's memory when it leaves its device.
+        self.is_to_be_kept = False
         self.server = Server(function, control, slots)
         self.server.may_stop()
-        self.server.first = self._first_request
+        if footprint.is_measurable:
+            self.server.first = self._first_request
 
-    def load(self) -> bool:
-        """Loads it, and reports how that went."""
+    def load(self, is_kept: bool) -> bool:
+        """Loads it, or restores it if it is kept, and reports how that went."""
         with self._footprint.growth(self._share):
-            is_loaded = self._function.load()
+            is_loaded = self._function.restore(self._control) if is_kept else self._function.load()
             # What was needed for the load alone goes back.
-            _libc.malloc_trim(0)
+            give_back()
         return is_loaded
 
     @contextmanager
@@ -95,18 +125,23 @@ class HousedModel:
         if self._function.size is None:
             self._function.tell_size(self._footprint.bytes_of(self._share))
 
-    def leave(self) -> None:
-        """Gives its memory back to the machine, and reports that it has."""
+    def leave(self) -> Function | None:
+        """Gives its memory back, or that of its device alone if it is to be kept. Returns what is kept."""
         held = self._footprint.bytes_of(self._share)
-        before = resident_bytes()
-        self._function.unload()
-        _libc.malloc_trim(0)
-        if before - resident_bytes() < held // 2:
+        before = self._footprint.read()
+        is_kept = self.is_to_be_kept and self._function.offload()
+        if not is_kept:
+            self._function.unload()
+        give_back()
+        if before - self._footprint.read() < held // 2:
             # Something in a cycle of references holds it.
             gc.collect()
-            _libc.malloc_trim(0)
+            give_back()
         self._footprint.forget(self._share)
-        self._control.send({"type": "unloaded"})
+        return self._function if is_kept else None
+
+    def tell_unloaded(self, is_kept: bool) -> None:
+        self._control.send({"type": "unloaded", "kept": is_kept})
 
 
 class Share:
@@ -127,9 +162,13 @@ class Footprint:
     While several grow at a time, what nobody is known to take is shared out among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        #: A simulated device holds nothing.
+        self.is_measurable = not device.startswith("simulated")
+        #: Tells what the whole process takes of the device, in bytes.
+        self.read: Callable[[], int] = allocated_bytes if device.startswith("cuda") else resident_bytes
         self._lock = threading.Lock()
-        self._base = resident_bytes()
+        self._base = self.read()
         self._shares: set[Share] = set()
         self._growing = 0
         #: How often something began to grow.
@@ -143,11 +182,11 @@ class Footprint:
             self._begun += 1
             self._growing += 1
             begun, is_alone = self._begun, self._growing == 1
-        before = resident_bytes()
+        before = self.read()
         try:
             yield
         finally:
-            growth = max(0, resident_bytes() - before)
+            growth = max(0, self.read() - before)
             with self._lock:
                 self._growing -= 1
                 share.is_known &= is_alone and begun == self._begun
@@ -160,12 +199,26 @@ class Footprint:
         with self._lock:
             known = sum(other.growth for other in self._shares if other.is_known)
             weights = sum(other.weight for other in self._shares if not other.is_known)
-        return max(0, resident_bytes() - self._base - known) * share.weight // max(weights, share.weight)
+        return max(0, self.read() - self._base - known) * share.weight // max(weights, share.weight)
 
     def forget(self, share: Share) -> None:
         """A model is gone."""
         with self._lock:
             self._shares.discard(share)
+
+
+def give_back() -> None:
+    """Returns to the machine, and to the GPU, what was freed and is kept for later."""
+    _libc.malloc_trim(0)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def allocated_bytes() -> int:
+    """What this process holds of its GPU by way of PyTorch, the one library that tells it."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_initialized() else 0
 
 
 def resident_bytes() -> int:

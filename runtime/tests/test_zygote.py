@@ -83,7 +83,14 @@ def launch_of(folder, **changes):
     (folder / "run" / "tmp").mkdir(parents=True)
     launch = golden("zygote-command-start")["launch"]
     launch |= {"bundle": str(folder / "bundle"), "directory": str(folder / "run"), "config": '{"word": "w"}'}
-    launch |= {"python": sys.executable, "memory_bytes": None, "hidden": "", "model": None, "visible": []}
+    launch |= {
+        "python": sys.executable,
+        "memory_bytes": None,
+        "hidden": "",
+        "model": None,
+        "visible": [],
+        "device": None,
+    }
     launch |= changes
     return launch
 

@@ -1,8 +1,10 @@
 import HearthCore
 
-/// How a node's memory stands.
-public struct NodeView: Sendable {
+/// How a device's memory stands, or the machine's.
+public struct LedgerView: Sendable {
   public let name: String
+  /// What it is sold as; nil of the machine's own memory.
+  public let model: String?
   public let budget: ByteSize
   public let granted: ByteSize
   public let overhead: ByteSize
@@ -17,11 +19,12 @@ public struct NodeView: Sendable {
   public let yields: Int
 }
 
-extension WorkerNode {
-  var view: NodeView {
+extension DeviceLedger {
+  var view: LedgerView {
     state.withLockedValue { state in
-      NodeView(
-        name: "cpu", budget: ByteSize(bytes: state.schedule.memory), granted: ByteSize(bytes: state.schedule.granted),
+      LedgerView(
+        name: device?.name ?? "cpu", model: device?.model, budget: ByteSize(bytes: state.schedule.memory),
+        granted: ByteSize(bytes: state.schedule.granted),
         overhead: ByteSize(bytes: state.schedule.overhead + state.schedule.spares), workers: state.schedule.workerCount,
         waiting: state.schedule.waitingCount, eviction: state.schedule.eviction, evictions: state.evictions.idle,
         evictionIdle: state.evictions.idle > 0 ? state.evictions.idleTime / state.evictions.idle : nil,

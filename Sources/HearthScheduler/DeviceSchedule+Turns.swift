@@ -1,7 +1,7 @@
 import HearthCore
 
 /// Whose turn it is, and who makes room.
-extension NodeSchedule {
+extension DeviceSchedule {
   /// Grants what may start, in order of turn, and asks for room for what may not.
   mutating func pump(now: HearthInstant) -> [Action] {
     isShort = false
@@ -16,7 +16,7 @@ extension NodeSchedule {
     while index < asks.count, !isBlocked {
       let ask = asks[index]
       let bytes = expectedBytes(of: ask)
-      if bytes > memory - overhead {
+      if isHopeless(ask, bytes, now: now) {
         asks.remove(at: index)
         actions.append(.refuse(ask.id, bytes: bytes))
       } else if startingCount >= startsMax {
@@ -43,6 +43,11 @@ extension NodeSchedule {
     }
     isShort = !short.isEmpty
     return actions + makeRoom(for: short, now: now)
+  }
+
+  /// Whether an ask can never be granted, or not while others than workers have what they have.
+  private func isHopeless(_ ask: Ask, _ bytes: Int64, now: HearthInstant) -> Bool {
+    bytes > bytesMax || (bytes > memory - overhead && ask.asked.duration(to: now) >= ask.demand.patience)
   }
 
   private mutating func grant(_ ask: Ask, _ bytes: Int64, now: HearthInstant) {
@@ -77,7 +82,7 @@ extension NodeSchedule {
   private mutating func makeRoom(for short: [Ask], now: HearthInstant) -> [Action] {
     guard !short.isEmpty else { return [] }
     var actions: [Action] = []
-    let shortest = short.prefix(NodeSchedule.roomsMax).filter { missing(for: $0) > 0 }
+    let shortest = short.prefix(DeviceSchedule.roomsMax).filter { missing(for: $0) > 0 }
     if !shortest.isEmpty { actions.append(.reclaim(for: shortest.map { $0.id })) }
     if spares > 0, shortest.contains(where: { isHeldUpBySpares($0, now: now) }) { actions.append(.dropSpares) }
     if let due = shortest.first(where: { isDue($0, now: now) }),
@@ -86,13 +91,13 @@ extension NodeSchedule {
       yielded = now
       actions.append(.yield(holders(for: due), for: due.id))
     }
-    wake(at: now.advanced(by: NodeSchedule.retry), &actions)
+    wake(at: now.advanced(by: DeviceSchedule.retry), &actions)
     return actions
   }
 
   /// Whether an ask fits beside no spare processes at all, or has found no other room for a while.
   private func isHeldUpBySpares(_ ask: Ask, now: HearthInstant) -> Bool {
-    overhead + spares + expectedBytes(of: ask) > memory || ask.asked.duration(to: now) >= NodeSchedule.sparePatience
+    overhead + spares + expectedBytes(of: ask) > memory || ask.asked.duration(to: now) >= DeviceSchedule.sparePatience
   }
 
   private mutating func expireStarts(now: HearthInstant) {

@@ -12,29 +12,29 @@ private func owner(_ number: Int, version: Int = 0) -> WorkerOwner {
   WorkerOwner(function: function(number), version: version)
 }
 
-extension [NodeSchedule.Action] {
+extension [DeviceSchedule.Action] {
   fileprivate var granted: [WorkerID] {
     compactMap { if case .grant(let id) = $0 { id } else { nil } }
   }
 
-  fileprivate var effects: [NodeSchedule.Action] {
+  fileprivate var effects: [DeviceSchedule.Action] {
     filter { if case .wake = $0 { false } else { true } }
   }
 }
 
 @Suite("A node's memory and starts")
-struct NodeScheduleTests {
+struct DeviceScheduleTests {
   private func ask(
-    _ node: inout NodeSchedule, _ worker: UInt64, of number: Int, _ mebibytes: Int64 = 100,
-    _ urgency: NodeSchedule.Urgency = .demand, at seconds: Double = 0
-  ) -> [NodeSchedule.Action] {
+    _ node: inout DeviceSchedule, _ worker: UInt64, of number: Int, _ mebibytes: Int64 = 100,
+    _ urgency: DeviceSchedule.Urgency = .demand, at seconds: Double = 0
+  ) -> [DeviceSchedule.Action] {
     node.startAsked(
       WorkerID(worker), of: owner(number), .init(declared: mebibytes * mebibyte, urgency), now: instant(seconds))
   }
 
   @Test("At most so many start at once, and functions take turns")
   func starts() {
-    var node = NodeSchedule(memory: 10_000 * mebibyte, startsMax: 2)
+    var node = DeviceSchedule(memory: 10_000 * mebibyte, startsMax: 2)
     // One function asks for ten workers, then another for one.
     var granted: [WorkerID] = []
     for worker in 1...10 { granted += ask(&node, UInt64(worker), of: 1).granted }
@@ -46,7 +46,7 @@ struct NodeScheduleTests {
 
   @Test("A start that takes long keeps no others away")
   func slowStarts() {
-    var node = NodeSchedule(memory: 10_000 * mebibyte, startsMax: 1)
+    var node = DeviceSchedule(memory: 10_000 * mebibyte, startsMax: 1)
     _ = ask(&node, 1, of: 1)
     let waiting = ask(&node, 2, of: 2, at: 0.5)
     #expect(waiting == [.wake(instant(2))])
@@ -55,7 +55,7 @@ struct NodeScheduleTests {
 
   @Test("Memory is never granted twice; idle workers are asked for room, those idle longest first")
   func memory() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     #expect(ask(&node, 1, of: 1).granted == [WorkerID(1)])
     #expect(ask(&node, 2, of: 2).granted == [WorkerID(2)])
     #expect(ask(&node, 3, of: 3).effects == [.reclaim(for: [WorkerID(3)])])
@@ -78,7 +78,7 @@ struct NodeScheduleTests {
 
   @Test("A prewarm takes free memory only")
   func prewarm() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     #expect(ask(&node, 3, of: 3, 100, .spare) == [])
@@ -88,13 +88,13 @@ struct NodeScheduleTests {
 
   @Test("What is larger than the whole budget is refused at once")
   func tooLarge() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     #expect(ask(&node, 1, of: 1, 300) == [.refuse(WorkerID(1), bytes: 300 * mebibyte)])
   }
 
   @Test("Measured memory counts from then on, and an excess is asked back")
   func measured() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     #expect(
@@ -104,7 +104,7 @@ struct NodeScheduleTests {
 
   @Test("A function that was measured above the budget can start again, alone, and is measured anew after a deploy")
   func measuredAboveBudget() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = node.startAsked(WorkerID(1), of: owner(1), .init(declared: nil), now: instant(0))
     _ = node.workerMeasured(WorkerID(1), bytes: 400 * mebibyte, now: instant(1))
     _ = node.workerEnded(WorkerID(1), now: instant(2))
@@ -115,7 +115,7 @@ struct NodeScheduleTests {
 
   @Test("Each version is measured by itself, and what was declared counts for its own asks only")
   func versions() {
-    var node = NodeSchedule(memory: 1_000 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 1_000 * mebibyte, startsMax: 10)
     _ = node.startAsked(WorkerID(1), of: owner(1, version: 1), .init(declared: nil), now: instant(0))
     _ = node.workerMeasured(WorkerID(1), bytes: 500 * mebibyte, now: instant(1))
     _ = node.startAsked(WorkerID(2), of: owner(1, version: 2), .init(declared: 50 * mebibyte), now: instant(2))
@@ -130,7 +130,7 @@ struct NodeScheduleTests {
 
   @Test("One that nobody can make room for keeps none from having room made")
   func roomForEach() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     _ = ask(&node, 3, of: 3, 240)
@@ -142,7 +142,7 @@ struct NodeScheduleTests {
 
   @Test("A start that became urgent before it was asked for is urgent")
   func hurriedEarly() {
-    var node = NodeSchedule(memory: 150 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 150 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     #expect(node.startBecameUrgent(WorkerID(2), now: instant(0)) == [])
     #expect(ask(&node, 2, of: 2, 100, .spare).effects == [.reclaim(for: [WorkerID(2)])])
@@ -150,7 +150,7 @@ struct NodeScheduleTests {
 
   @Test("A request that meets a spare start makes it urgent, and room is made for it")
   func hurry() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = ask(&node, 2, of: 2)
     #expect(ask(&node, 3, of: 3, 100, .spare) == [])
@@ -159,7 +159,7 @@ struct NodeScheduleTests {
 
   @Test("The version before makes room for its successor first")
   func successor() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     for (id, name) in [(1, 1), (2, 2)] as [(UInt64, Int)] {
       _ = ask(&node, id, of: name)
       _ = node.workerBecameReady(WorkerID(id), now: instant(0))
@@ -172,7 +172,7 @@ struct NodeScheduleTests {
 
   @Test("What nobody can make room for holds up no others")
   func hopeless() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1, 100)
     _ = node.workerBecameReady(WorkerID(1), now: instant(0))
     _ = ask(&node, 2, of: 2, 240, at: 0)
@@ -185,7 +185,7 @@ struct NodeScheduleTests {
 
   @Test("Spare processes go when nothing fits beside them, or has not for a second")
   func spares() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = node.overheadMeasured(20 * mebibyte, spares: 50 * mebibyte, now: instant(0))
     #expect(ask(&node, 1, of: 1, 200).effects == [.reclaim(for: [WorkerID(1)]), .dropSpares])
     #expect(node.overheadMeasured(20 * mebibyte, now: instant(1)).granted == [WorkerID(1)])
@@ -199,7 +199,7 @@ struct NodeScheduleTests {
 
   @Test("A large worker is passed over for a while only, then a busy one must make room")
   func patience() {
-    var node = NodeSchedule(memory: 250 * mebibyte, startsMax: 10)
+    var node = DeviceSchedule(memory: 250 * mebibyte, startsMax: 10)
     _ = ask(&node, 1, of: 1)
     _ = node.workerBecameReady(WorkerID(1), now: instant(0))
     #expect(ask(&node, 2, of: 2, 200, at: 1).granted == [])
@@ -229,7 +229,7 @@ private struct ContendedNode {
   private static let functions = 20
 
   private var random: SeededGenerator
-  private var node: NodeSchedule
+  private var node: DeviceSchedule
   private var now = 0.0
   private var next: UInt64 = 1
   private var owners: [WorkerID: Int] = [:]
@@ -243,7 +243,7 @@ private struct ContendedNode {
 
   init(seed: UInt64) {
     random = SeededGenerator(seed: seed)
-    node = NodeSchedule(memory: ContendedNode.memory, startsMax: Int.random(in: 1...4, using: &random))
+    node = DeviceSchedule(memory: ContendedNode.memory, startsMax: Int.random(in: 1...4, using: &random))
   }
 
   mutating func step() {
@@ -268,7 +268,7 @@ private struct ContendedNode {
     handle(node.startAsked(id, of: owner(number), .init(declared: bytes), now: instant(now)))
   }
 
-  private mutating func handle(_ actions: [NodeSchedule.Action]) {
+  private mutating func handle(_ actions: [DeviceSchedule.Action]) {
     for action in actions {
       switch action {
       case .grant(let id):

@@ -1,14 +1,15 @@
 import HearthCore
 
-/// Every decision about one node's memory and starts: which of the workers that functions ask for may start now, and
-/// when idle or even busy ones have to make room. A pure value like `FunctionSchedule`.
+/// Every decision about one device's memory and starts, or about those of the machine itself: which of the workers that
+/// functions ask for may start now, and when idle or even busy ones have to make room. A pure value like
+/// `FunctionSchedule`.
 ///
 /// What holds after every fact:
 /// - the bytes of granted workers are within the budget when they are granted;
 /// - of the workers granted within the last `startTime`, at most `startsMax` are still starting;
 /// - functions without a worker whose request has waited for `patience` get one in the order they asked, whatever
 ///   others ask for.
-public struct NodeSchedule: Sendable {
+public struct DeviceSchedule: Sendable {
   /// Why a worker is asked for, most urgent first.
   public enum Urgency: Int, Comparable, Sendable {
     /// A request waits.
@@ -50,7 +51,7 @@ public struct NodeSchedule: Sendable {
     public var least: Int64 = 0
     public var urgency = Urgency.demand
     /// How long it may be passed over before its turn comes regardless, and before those in use must make room.
-    public var patience = NodeSchedule.patience
+    public var patience = DeviceSchedule.patience
     /// Of those in use, the ones of lowest priority make room first.
     public var priority = 0
 
@@ -100,6 +101,8 @@ public struct NodeSchedule: Sendable {
   static let idleRetry = Duration.milliseconds(1)
 
   public let memory: Int64
+  /// Whether the overhead is the host's own and there for good, as opposed to that of others who may go again.
+  let overheadStays: Bool
   public let startsMax: Int
   /// For how long a start counts against `startsMax`; nil: until the worker is ready.
   let startTime: Duration?
@@ -130,10 +133,14 @@ public struct NodeSchedule: Sendable {
   ///   - memory: bytes that workers may use in all.
   ///   - startsMax: workers that may be starting at once.
   ///   - startTime: for how long a start counts against `startsMax`; nil: until the worker is ready.
+  ///   - overheadStays: whether what no worker is charged with is there for good: a worker that does not fit beside it
+  ///     is refused at once, and otherwise when it has waited for its patience.
   ///   - eviction: which idle workers make room.
   public init(
-    memory: Int64, startsMax: Int, startTime: Duration? = NodeSchedule.startTime, eviction: Eviction = .lru
+    memory: Int64, startsMax: Int, startTime: Duration? = DeviceSchedule.startTime, overheadStays: Bool = true,
+    eviction: Eviction = .lru
   ) {
+    self.overheadStays = overheadStays
     self.eviction = eviction
     self.memory = memory
     self.startsMax = startsMax
@@ -141,6 +148,7 @@ public struct NodeSchedule: Sendable {
   }
 
   public var waitingCount: Int { asks.count }
+  public var waitingOwners: Set<WorkerOwner> { Set(asks.map(\.owner)) }
   /// Workers starting and started.
   public var workerCount: Int { grants.count }
   /// All bytes that are in use or promised.
@@ -152,11 +160,25 @@ public struct NodeSchedule: Sendable {
   /// is never taken to be more than the budget, since that would keep the function from ever being measured again.
   func expectedBytes(of ask: Ask) -> Int64 {
     if let declared = ask.demand.declared { return max(declared, ask.demand.least) }
-    let expected = measured[ask.owner] ?? ask.demand.predicted ?? NodeSchedule.bytesUnknown
-    return max(ask.demand.least, min(expected, max(0, memory - overhead)))
+    let expected = measured[ask.owner] ?? ask.demand.predicted ?? DeviceSchedule.bytesUnknown
+    return max(ask.demand.least, min(expected, max(0, bytesMax)))
   }
 
+  /// The most that a worker can ever have.
+  var bytesMax: Int64 { overheadStays ? memory - overhead : memory }
+
   public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
+
+  /// The same; nil of a worker that is not granted.
+  public func grantedBytes(of worker: WorkerID) -> Int64? { grants[worker]?.bytes }
+
+  /// How many workers of an owner are granted or asked for.
+  public func count(of owner: WorkerOwner) -> Int {
+    (grantedTo[owner] ?? 0) + asks.lazy.filter { $0.owner == owner }.count
+  }
+
+  /// How many bytes are left when all who wait have got theirs; negative where they cannot.
+  public var unclaimed: Int64 { asks.reduce(memory - used) { $0 - expectedBytes(of: $1) } }
 
   /// How many bytes an ask lacks, what is about to be free counted as free; 0 when it is not asked any more.
   ///
@@ -201,7 +223,7 @@ public struct NodeSchedule: Sendable {
     let patient = now.advanced(by: asks[index].demand.patience)
     asks[index].hopelessUntil = min(until ?? patient, patient)
     // Not looked at again at once: each look may be denied in its turn, for as many as wait.
-    return roomExpected(at: min(asks[index].hopelessUntil!, now.advanced(by: NodeSchedule.retry)))
+    return roomExpected(at: min(asks[index].hopelessUntil!, now.advanced(by: DeviceSchedule.retry)))
   }
 
   /// Some idle workers keep their memory for a while yet: the next can be stopped at this instant.
@@ -214,8 +236,8 @@ public struct NodeSchedule: Sendable {
   /// A worker has nothing to do any more: it may make room.
   public mutating func workerFellIdle(now: HearthInstant) -> [Action] {
     guard isShort else { return [] }
-    guard lastLook.advanced(by: NodeSchedule.idleRetry) <= now else {
-      return roomExpected(at: lastLook.advanced(by: NodeSchedule.idleRetry))
+    guard lastLook.advanced(by: DeviceSchedule.idleRetry) <= now else {
+      return roomExpected(at: lastLook.advanced(by: DeviceSchedule.idleRetry))
     }
     return pump(now: now)
   }
@@ -253,7 +275,7 @@ public struct NodeSchedule: Sendable {
   /// A granted worker got less memory than its load needed: the next of its owner is to get half as much again.
   public mutating func workerRanOut(_ id: WorkerID) {
     guard let grant = grants[id] else { return }
-    measured[grant.owner] = min(memory - overhead, grant.bytes + max(grant.bytes / 2, NodeSchedule.ranOutMin))
+    measured[grant.owner] = min(memory - overhead, grant.bytes + max(grant.bytes / 2, DeviceSchedule.ranOutMin))
   }
 
   /// What the host's own processes take: those that workers are forked from, and spare ones.
@@ -261,6 +283,11 @@ public struct NodeSchedule: Sendable {
     overhead = max(0, bytes)
     self.spares = max(0, spares)
     return excess() + pump(now: now)
+  }
+
+  /// Processes of the host's own have come to take so much more, or less if negative.
+  public mutating func overheadGrew(_ bytes: Int64, now: HearthInstant) -> [Action] {
+    overheadMeasured(overhead + bytes, spares: spares, now: now)
   }
 
   /// A model was taken away: what it took says nothing any more.
