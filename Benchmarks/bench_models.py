@@ -32,8 +32,12 @@ from gateway import HEARTH, Gateway  # noqa: E402
 from model_peers import model_peers  # noqa: E402
 
 CACHE = ROOT / ".cache"
-#: MiB that a model of 25 MB takes with its interpreter, as `hearth models` shows it.
-MODEL_MEMORY = 36
+#: MiB that a model of 25 MB takes, with its interpreter where it has one of its own, as `hearth models` shows it.
+MODEL_MEMORY = {"process": 36, "shared": 26}
+#: MiB that the gateway's own processes take beside them.
+OVERHEAD = {"process": 0, "shared": 66}
+#: Their names in the table.
+HOUSINGS = {"hearth, a process for each": "process", "hearth, shared": "shared"}
 
 
 def zipf_calls(models, count, exponent, seed):
@@ -106,7 +110,7 @@ def measure(port, target, calls, is_hit, samples):
     }  # fmt: skip
 
 
-def hearth(models, places, calls, is_hit, samples):
+def hearth(models, places, calls, is_hit, samples, isolation):
     """One turn of the gateway, from an empty cache."""
     folder = Path(tempfile.mkdtemp(prefix="hearth-bench-", dir="/tmp"))
     gateway = None
@@ -114,10 +118,12 @@ def hearth(models, places, calls, is_hit, samples):
         for name in ("handler.py", "requirements.txt", "warm.onnx"):
             shutil.copy(ROOT / "functions/digits" / name, folder)
         lines = (ROOT / "functions/digits/function.yaml").read_text().replace("models: weights", "models:")
-        entries = "".join(f"  - {{path: weights/{name}, memory: {MODEL_MEMORY}MiB}}\n" for name in models)
-        (folder / "function.yaml").write_text(lines.replace("models:\n", f"models:\n{entries}"))
+        size = MODEL_MEMORY[isolation]
+        entries = "".join(f"  - {{path: weights/{name}, memory: {size}MiB}}\n" for name in models)
+        spec = lines.replace("models:\n", f"models:\n{entries}") + f"\nisolation: {isolation}\n"
+        (folder / "function.yaml").write_text(spec)
         shutil.copytree(models_folder(), folder / "weights")
-        gateway = Gateway(event_loops=0, workers_memory=f"{MODEL_MEMORY * places}MiB")
+        gateway = Gateway(event_loops=0, workers_memory=f"{size * places + OVERHEAD[isolation]}MiB")
         gateway.cli("deploy", str(folder))
         result = measure(
             gateway.address[1], lambda name: (f"/functions/digits/models/{name}", ""), calls, is_hit, samples
@@ -176,9 +182,10 @@ def main():
     for sample in samples:
         sample["body"] = json.dumps({"pixels": sample["pixels"]}).encode()
     peers = [] if options.alone else model_peers(models_folder(), options.places)
-    turns = {"hearth": [], **{peer.name: [] for peer, _ in peers}}
+    turns = {**{name: [] for name in HOUSINGS}, **{peer.name: [] for peer, _ in peers}}
     for _ in range(options.rounds):
-        turns["hearth"].append(hearth(models, options.places, calls, is_hit, samples))
+        for name, isolation in HOUSINGS.items():
+            turns[name].append(hearth(models, options.places, calls, is_hit, samples, isolation))
         for peer, target in peers:
             front_end = peer.start(CACHE / "peers", None)
             if front_end is None:
@@ -204,10 +211,10 @@ def main():
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{result['machine']}; {options.rounds} turns of {result['hits']} hits and {result['misses']} misses\n")
-    print("| | hit p50 ms | hit p90 | miss p50 ms | miss p90 | 300 calls s |\n|---|---|---|---|---|---|")
+    print("| | hit p50 ms | hit p90 | miss p50 ms | miss p90 | 300 calls s | loads |\n|---|---|---|---|---|---|---|")
     for name, row in table.items():
         cells = [row[key] for key in ("hit_ms", "hit_p90_ms", "miss_ms", "miss_p90_ms", "wall_s")]
-        print(f"| {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+        print(f"| {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + f" | {row['loads']:.0f} |")
     if traces:
         print(f"\nGenAI trace, misses in per cent: {result['genai_misses_percent']}")
 

@@ -147,8 +147,10 @@ struct RemoveModel: ParsableCommand {
 struct Devices: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Show the memory that workers and models share.",
-    discussion:
-      "GRANTED is what they hold or are reserved, OVERHEAD what nobody is charged with: the gateway's\nown processes, and on a GPU whatever else is there."
+    discussion: """
+      GRANTED is what they hold or are reserved; OVERHEAD what none of them is charged with: the gateway's own
+      processes, and on a GPU whatever else is there.
+      """
   )
 
   @OptionGroup var gateway: GatewayOptions

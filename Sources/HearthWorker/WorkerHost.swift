@@ -21,7 +21,8 @@ public protocol WorkerHost: Sendable {
   func discard(_ model: KeptModel)
   /// A version is served no more: nothing of it is kept.
   func forget(_ function: FunctionName, deploy: Int)
-  /// Ends all processes without a model, lets go of all models that are kept, and makes none for a minute: their memory is needed.
+  /// Ends all processes without a model, and makes none for a minute; lets go of all models that are kept. Their memory
+  /// is needed.
   func dropSpares()
 }
 

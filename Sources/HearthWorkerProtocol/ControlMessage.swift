@@ -41,8 +41,8 @@ public enum WorkerCommand: Hashable, Sendable {
   case withdraw(request: String)
   /// Load this model: the worker was started without one, and waits.
   case load(WorkerLaunch.Model)
-  /// Finish what this model has begun and let go of it, or, to `keep` it, of what it has on its device: said to a process
-  /// that many models share.
+  /// Finish what this model has begun and let go of it, or, to `keep` it, of what it has on its device: said to a
+  /// process that many models share.
   case unload(keep: Bool)
   /// Let go of a model that was kept.
   case discard(WorkerLaunch.Model)
@@ -58,16 +58,16 @@ public enum WorkerReport: Hashable, Sendable {
   case waiting
   /// The load goes on; `fraction` is from 0 to 1 where the function knows it.
   case progress(fraction: Double?, note: String?)
-  /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code; `isRestored` whether its
-  /// model had been kept.
+  /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code; `isRestored` whether
+  /// its model had been kept.
   case ready(loadSeconds: Double, isRestored: Bool)
   /// The request was not begun and will not be: no answer to it follows. Said only in answer to `withdraw`.
   case withdrawn(request: String)
   /// What a model takes: as its author says; or, of a process that many share, what that grew by at its load and its
   /// first request.
   case measured(bytes: Int64)
-  /// A model is gone from a process that many share, or `isKept` there without what it had on its device. Memory is given
-  /// back as far as that can be.
+  /// A model is gone from a process that many share, or `isKept` there without what it had on its device. Memory is
+  /// given back as far as that can be.
   case unloaded(isKept: Bool)
   /// The load failed, for want of memory or otherwise. `message` is for callers, `traceback` for the function's log.
   case failed(type: String, message: String, traceback: String, isOutOfMemory: Bool)

@@ -221,6 +221,30 @@ struct DeviceScheduleTests {
     #expect(world.longestWait < 20 * 4 * 10, "\(world.longestWait) s")
     #expect(!world.isOverBudget)
   }
+
+  @Test("What others take of a device may go again: a worker that does not fit beside it waits for its patience")
+  func passingOverhead() {
+    var device = DeviceSchedule(memory: 100 * mebibyte, startsMax: 10, startTime: nil, overheadStays: false)
+    _ = device.overheadMeasured(60 * mebibyte, now: instant(0))
+    #expect(ask(&device, 1, of: 1, 80).effects == [.reclaim(for: [WorkerID(1)])])
+    #expect(device.overheadMeasured(10 * mebibyte, now: instant(1)).granted == [WorkerID(1)])
+    _ = device.workerEnded(WorkerID(1), kept: 80 * mebibyte, now: instant(2))
+    #expect(device.overhead == 90 * mebibyte, "not given back yet")
+    #expect(ask(&device, 2, of: 2, 80, at: 2).granted == [])
+    let late = device.timeReached(now: instant(2 + DeviceSchedule.patience.seconds))
+    #expect(late.effects == [.refuse(WorkerID(2), bytes: 80 * mebibyte)])
+    #expect(ask(&device, 3, of: 3, 120, at: 40).effects == [.refuse(WorkerID(3), bytes: 120 * mebibyte)])
+  }
+
+  @Test("A correction of what a worker takes and of what its process keeps is one fact")
+  func correction() {
+    var device = DeviceSchedule(memory: 100 * mebibyte, startsMax: 10)
+    _ = ask(&device, 1, of: 1, 60)
+    #expect(ask(&device, 2, of: 2, 50).granted == [])
+    let corrected = device.workerMeasured(WorkerID(1), bytes: 20 * mebibyte, kept: 40 * mebibyte, now: instant(1))
+    #expect(corrected.granted == [], "no less is in use")
+    #expect(device.overheadGrew(-20 * mebibyte, now: instant(2)).granted == [WorkerID(2)])
+  }
 }
 
 /// A node on which more functions want workers than fit, and no worker ever falls idle.

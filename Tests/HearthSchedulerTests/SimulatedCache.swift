@@ -17,6 +17,8 @@ struct SimulatedCache {
     case crash(WorkerID)
     case wake(Int)
     case wakeDevice
+    /// What an ended process had kept is given back.
+    case freed(Int64)
   }
 
   struct Model {
@@ -59,6 +61,9 @@ struct SimulatedCache {
   private let failureRate: Double
   private let crashRate: Double
   private let hangRate: Double
+  private let keepRate: Double
+  /// What ended processes have not given back yet.
+  private var kept: Int64 = 0
   private(set) var problems: [String] = []
   private(set) var longestWait = Duration.zero
   private(set) var evictions = 0
@@ -74,11 +79,12 @@ struct SimulatedCache {
     var random = SeededGenerator(seed: seed)
     device = DeviceSchedule(
       memory: SimulatedCache.memory, startsMax: Int.random(in: 1...3, using: &random), startTime: nil,
-      eviction: random.chance(0.5) ? .lru : .gdsf)
+      overheadStays: random.chance(0.5), eviction: random.chance(0.5) ? .lru : .gdsf)
     pause = Int64.random(in: 1...60, using: &random)
     failureRate = random.chance(0.4) ? 0.1 : 0
     crashRate = random.chance(0.4) ? 0.02 : 0
     hangRate = random.chance(0.4) ? 0.1 : 0
+    keepRate = random.chance(0.3) ? 0.2 : 0
     var policy = FunctionPolicy()
     policy.keepModels()
     policy.modelWaitMax = .milliseconds(Int.random(in: 100...3_000, using: &random))
@@ -137,6 +143,7 @@ struct SimulatedCache {
     now = max(now, entry.at)
     perform(entry.event)
     check(held == device.granted, "\(device.granted) bytes are granted, and processes hold \(held)")
+    check(kept == device.overhead, "\(device.overhead) bytes are overhead, and \(kept) are not given back")
     return true
   }
 
@@ -187,6 +194,9 @@ struct SimulatedCache {
       guard let at = deviceAlarm, at <= now else { return }
       deviceAlarm = nil
       take(device.timeReached(now: now))
+    case .freed(let bytes):
+      kept -= bytes
+      take(device.overheadGrew(-bytes, now: now))
     }
   }
 
@@ -214,7 +224,10 @@ struct SimulatedCache {
       failed
       ? models[process.model].schedule.workerFailedToStart(worker, reason: "it died", now: now)
       : models[process.model].schedule.workerExited(worker, now: now)
-    take(device.workerEnded(worker, now: now))
+    let left = random.chance(keepRate) ? Int64.random(in: 0...process.bytes, using: &random) : 0
+    kept += left
+    if left > 0 { add(.freed(left), in: Int64.random(in: 0...100, using: &random)) }
+    take(device.workerEnded(worker, kept: left, now: now))
     take(actions, process.model)
   }
 
@@ -289,7 +302,7 @@ struct SimulatedCache {
     check(processes[worker] == nil, "\(worker) is granted twice")
     check(!processes.values.contains { $0.model == model && !$0.isEnding && !$0.isDraining }, "a model is loaded twice")
     processes[worker] = Process(model: model, bytes: device.bytes(of: worker))
-    check(held <= SimulatedCache.memory, "\(held) bytes are held at once")
+    check(held + kept <= SimulatedCache.memory, "\(held) bytes are held at once, and \(kept) not given back")
     take(models[model].schedule.workerStartBegan(worker, now: now), model)
     let granted = device.bytes(of: worker)
     if models[model].isBroken || random.chance(failureRate) {

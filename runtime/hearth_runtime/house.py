@@ -128,16 +128,16 @@ class HousedModel:
     def leave(self) -> Function | None:
         """Gives its memory back, or that of its device alone if it is to be kept. Returns what is kept."""
         held = self._footprint.bytes_of(self._share)
-        before = self._footprint.read()
-        is_kept = self.is_to_be_kept and self._function.offload()
-        if not is_kept:
-            self._function.unload()
-        give_back()
-        if before - self._footprint.read() < held // 2:
-            # Something in a cycle of references holds it.
-            gc.collect()
+        with self._footprint.end(self._share):
+            before = self._footprint.read()
+            is_kept = self.is_to_be_kept and self._function.offload()
+            if not is_kept:
+                self._function.unload()
             give_back()
-        self._footprint.forget(self._share)
+            if before - self._footprint.read() < held // 2:
+                # Something in a cycle of references holds it.
+                gc.collect()
+                give_back()
         return self._function if is_kept else None
 
     def tell_unloaded(self, is_kept: bool) -> None:
@@ -152,14 +152,16 @@ class Share:
         self.weight = max(weight, 1)
         #: By how much the process grew on its account.
         self.growth = 0
-        #: Whether that is all its own: nothing else grew beside it.
+        #: Whether that is all its own: nothing else changed beside it.
         self.is_known = True
+        #: Whether it changes now.
+        self.is_changing = False
 
 
 class Footprint:
     """Tells what each model takes of the process: what it grows by at its load and its first request.
 
-    While several grow at a time, what nobody is known to take is shared out among them.
+    Where several came or went at a time, what nobody is known to take is shared out among them.
     """
 
     def __init__(self, device: str) -> None:
@@ -170,41 +172,53 @@ class Footprint:
         self._lock = threading.Lock()
         self._base = self.read()
         self._shares: set[Share] = set()
-        self._growing = 0
-        #: How often something began to grow.
+        #: How many change now, and how often one has begun to.
+        self._changing = 0
         self._begun = 0
 
     @contextmanager
     def growth(self, share: Share) -> Iterator[None]:
         """Adds what the process grows by meanwhile to a model's share."""
-        with self._lock:
-            self._shares.add(share)
-            self._begun += 1
-            self._growing += 1
-            begun, is_alone = self._begun, self._growing == 1
+        begun, is_alone = self._begin(share)
         before = self.read()
         try:
             yield
         finally:
             growth = max(0, self.read() - before)
             with self._lock:
-                self._growing -= 1
                 share.is_known &= is_alone and begun == self._begun
                 share.growth += growth
+                share.is_changing = False
+                self._changing -= 1
+
+    @contextmanager
+    def end(self, share: Share) -> Iterator[None]:
+        """Around what gives a model's memory back: from then on it has no share."""
+        self._begin(share)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._shares.discard(share)
+                self._changing -= 1
+
+    def _begin(self, share: Share) -> tuple[int, bool]:
+        with self._lock:
+            self._shares.add(share)
+            share.is_changing = True
+            self._begun += 1
+            self._changing += 1
+            return self._begun, self._changing == 1
 
     def bytes_of(self, share: Share) -> int:
         """What a model takes, as far as can be told."""
         if share.is_known:
             return share.growth
         with self._lock:
-            known = sum(other.growth for other in self._shares if other.is_known)
-            weights = sum(other.weight for other in self._shares if not other.is_known)
-        return max(0, self.read() - self._base - known) * share.weight // max(weights, share.weight)
-
-    def forget(self, share: Share) -> None:
-        """A model is gone."""
-        with self._lock:
-            self._shares.discard(share)
+            known = [other for other in self._shares if other.is_known and not other.is_changing]
+            taken = sum(other.growth for other in known)
+            weights = sum(other.weight for other in self._shares) - sum(other.weight for other in known)
+        return max(0, self.read() - self._base - taken) * share.weight // max(weights, share.weight)
 
 
 def give_back() -> None:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from hearth_runtime import logs
-from hearth_runtime.connection import Connection, ConnectionEnded, Request
+from hearth_runtime.connection import Connection, ConnectionEnded
 from hearth_runtime.context import Cancelled, Context
 from hearth_runtime.control import Control, ControlSocket, Message
 from hearth_runtime.function import Function
@@ -70,7 +70,7 @@ class Server:
         self._main_thread: int | None = None
         #: Readable once this server is to stop.
         self._wakeup = -1
-        #: What to do around the first request.
+        #: What to do around the author's code at the first request.
         self.first: Callable[[], AbstractContextManager[None]] | None = None
 
     def run(self, control: ControlSocket) -> None:
@@ -243,14 +243,6 @@ class Server:
             request = connection.read()
         except (ConnectionEnded, OSError, ValueError):
             return False
-        first = self.first
-        if first is not None:
-            self.first = None
-            with first():
-                return self._answer_to(request, connection)
-        return self._answer_to(request, connection)
-
-    def _answer_to(self, request: Request, connection: Connection) -> bool:
         context = self._function.context.for_request(request)
         running = Running(context)
         logs.set_request(context.request_id)
@@ -276,7 +268,7 @@ class Server:
         has_begun = False
         chunks: Iterator[Any] | None = None
         try:
-            result = self._function.predict(parse_input(content_type, body), running.context)
+            result = self._predict(parse_input(content_type, body), running.context)
             status, kind, fields, payload = encode_result(result)
             if running.context.method == "HEAD" or status in (204, 304):
                 # Bytes behind a head that has no body would be taken for the next response.
@@ -316,6 +308,14 @@ class Server:
                 except BaseException:
                     # The author's generator objects to its end; the response is out already.
                     traceback.print_exc()
+
+    def _predict(self, value: Any, context: Context) -> Any:
+        first = self.first
+        if first is None:
+            return self._function.predict(value, context)
+        self.first = None
+        with first():
+            return self._function.predict(value, context)
 
     def _failed(self, connection: Connection, running: Running, error: BaseException, has_begun: bool) -> bool:
         """Logs an exception and tells the client, or cuts the response short when it has begun."""
