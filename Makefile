@@ -85,7 +85,7 @@ test-live: functions $(VENV)/.test
 test-runtime: $(VENV)/.test
 	cd runtime && ../$(VENV)/bin/python -m pytest -q
 	cd runtime && ../$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m ruff check runtime functions Tests/live Benchmarks
+	$(VENV)/bin/python -m ruff check runtime functions Tests/live Tests/gpu Benchmarks
 
 ## make test-thread-sanitizer   the Swift tests under ThreadSanitizer
 test-thread-sanitizer: setup functions $(VENV)/.test
@@ -93,10 +93,15 @@ test-thread-sanitizer: setup functions $(VENV)/.test
 	$(SWIFT) build --sanitize=thread --scratch-path .build-tsan --product hearth
 	cd Tests/live && HEARTH_BINARY=$(CURDIR)/.build-tsan/debug/hearth ../../$(VENV)/bin/python -m pytest
 
+## make test-gpu   many PyTorch models over one GPU's memory; see Tests/gpu/test_gpu.py for what it needs
+test-gpu: $(VENV)/.test
+	@test -n "$(HEARTH_BINARY)" || $(SWIFT) build $(RELEASE) --product hearth
+	cd Tests/gpu && HEARTH_BINARY=$(or $(HEARTH_BINARY),$(CURDIR)/.build/release/hearth) ../../$(VENV)/bin/python -m pytest -s
+
 ## make lint     formatting and warnings, as CI checks them
 lint: $(VENV)/.test
 	$(SWIFT) format lint --strict --recursive --parallel Sources Tests Package.swift
-	$(VENV)/bin/python -m ruff format --check runtime functions Tests/live Benchmarks
+	$(VENV)/bin/python -m ruff format --check runtime functions Tests/live Tests/gpu Benchmarks
 
 $(VENV)/.test: scripts/requirements-test.txt
 	@$(PYTHON) -m venv $(VENV)
