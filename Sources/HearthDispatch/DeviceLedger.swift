@@ -114,13 +114,7 @@ final class DeviceLedger: Sendable {
     decide { state, now in
       state.owners[id] = nil
       state.granted[id] = nil
-      var kept = kept.bytes
-      if let used {
-        // Only what is seen to be free is free.
-        let left = state.schedule.granted - state.schedule.bytes(of: id)
-        kept = max(0, used.bytes - left) - state.schedule.overhead
-      }
-      return state.schedule.workerEnded(id, kept: kept, now: now)
+      return state.schedule.workerEnded(id, kept: kept.bytes, used: used?.bytes, now: now)
     }
     if used != nil { measureSoon() }
   }
@@ -182,16 +176,17 @@ final class DeviceLedger: Sendable {
   }
 
   /// What no worker is charged with counts as well: of the machine's memory what the host's own processes take, which
-  /// is read from files; of a device all that is in use there beyond what its workers hold or may come to hold.
+  /// is read from files; of a device all that is in use there beyond what its workers hold.
   func measureOverhead() {
     guard let device else {
       let overhead = host.overhead
-      return decide { $0.schedule.overheadMeasured(overhead.own.bytes, spares: overhead.spares.bytes, now: $1) }
+      return decide {
+        $0.schedule.overheadMeasured(
+          overhead.zygotes.bytes, passing: overhead.shared.bytes, spares: overhead.spares.bytes, now: $1)
+      }
     }
     guard let used = host.used(of: device) else { return }
-    decide { state, now in
-      state.schedule.overheadMeasured(max(0, used.bytes - state.schedule.granted), now: now)
-    }
+    decide { $0.schedule.usedMeasured(used.bytes, now: $1) }
   }
 
   /// Processes that are shared have come to take more beside their models.
@@ -200,8 +195,15 @@ final class DeviceLedger: Sendable {
   /// Bytes that are left when all who wait have got theirs.
   var unclaimed: Int64 { state.withLockedValue { $0.schedule.unclaimed } }
 
+  /// The same, and those that there would be if all workers made room.
+  var room: (unclaimed: Int64, most: Int64) {
+    state.withLockedValue { ($0.schedule.unclaimed, $0.schedule.memory - $0.schedule.overhead) }
+  }
+
   /// Whose workers wait for memory or for their turn.
   var waitingOwners: Set<WorkerOwner> { state.withLockedValue { $0.schedule.waitingOwners } }
+
+  func isAsked(_ id: WorkerID) -> Bool { state.withLockedValue { $0.schedule.isAsked(id) } }
 
   /// How many workers of an owner are here or on their way.
   func count(of owner: WorkerOwner) -> Int { state.withLockedValue { $0.schedule.count(of: owner) } }

@@ -48,11 +48,6 @@ extension FunctionEndpoint {
     return demand
   }
 
-  /// What a worker that has a device by now needs of the machine's memory as well.
-  func hostDemand() -> DeviceSchedule.Demand {
-    DeviceSchedule.Demand(declared: version.spec.resources.memory?.bytes)
-  }
-
   /// A worker that has not begun to start is not wanted any more.
   func withdrawStart(_ id: WorkerID) {
     remove(id) { $0.workerExited(id, now: $1) }
@@ -77,7 +72,7 @@ extension FunctionEndpoint {
       return state.schedule.isEnding(id)
     }
     // Decided on before there was a handle to carry it out on.
-    if isEnding { handle.kill() }
+    if isEnding { handle.stop() }
   }
 
   private func took(_ event: WorkerEvent, from worker: any WorkerHandle) {
@@ -202,7 +197,8 @@ extension FunctionEndpoint {
   /// Whether only want of memory makes its workers go.
   var keepsForever: Bool { policy.keepAlive == .forever }
 
-  private var usesDevice: Bool { version.spec.resources.gpu > 0 }
+  /// Whether its workers need a device.
+  var usesDevice: Bool { version.spec.resources.gpu > 0 }
 
   /// Notes what a worker was seen to take where memory is scarce. The most it took counts: it may take that again.
   private func note(_ id: WorkerID, _ bytes: ByteSize) -> ByteSize {

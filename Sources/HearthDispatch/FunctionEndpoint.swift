@@ -281,7 +281,7 @@ public final class FunctionEndpoint: Sendable {
       case .killWorker(let id, let reason):
         surroundings.logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] {
-          effects.append(.kill(entry.handle))
+          effects.append(reason.isPatient ? .stop(entry.handle, makesRoom: false) : .kill(entry.handle))
         } else if !state.launching.contains(id) {
           effects.append(.withdrawStart(id))
         }
@@ -311,7 +311,8 @@ public final class FunctionEndpoint: Sendable {
       case .withdrawStart(let id): withdrawStart(id)
       case .stop(let worker, let makesRoom):
         node.leaves(worker.id)
-        worker.stop(keeping: makesRoom ? node.keeps(worker.id, of: self) : nil)
+        if makesRoom { node.keep(worker, of: self) }
+        worker.stop()
       case .kill(let worker):
         node.leaves(worker.id)
         worker.kill()

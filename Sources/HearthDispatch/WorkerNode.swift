@@ -12,10 +12,11 @@ import NIOCore
 final class WorkerNode: Sendable {
   let memory: DeviceLedger
   let devices: [DeviceLedger]
-  /// Which device the workers of functions with `gpu` were given.
   private let host: any WorkerHost
   private let hostTier: HostTier
-  private let places = NIOLockedValueBox<[WorkerID: DeviceLedger]>([:])
+  /// Which device the workers were given that need one.
+  private let places = NIOLockedValueBox<[WorkerID: Place]>([:])
+  private let keeping = NIOLockedValueBox(())
 
   init(_ limits: NodeLimits, host: any WorkerHost, clock: any HearthClock, timers: any EventLoop, logger: Logger) {
     self.host = host
@@ -27,46 +28,75 @@ final class WorkerNode: Sendable {
       // A load keeps the way to a device busy until it is done.
       let schedule = DeviceSchedule(
         memory: limits.budget(of: device).bytes, startsMax: limits.loadsMax, startTime: nil,
-        overheadStays: false, eviction: limits.eviction)
+        eviction: limits.eviction)
       return DeviceLedger(schedule, of: device, host: host, clock: clock, timers: timers, logger: logger)
     }
     for ledger in devices { ledger.measureOverhead() }
   }
 
-  /// Where an endpoint's next worker is to be: on the device with most memory to spare of those without a copy of the
-  /// same, so that a second copy of what is asked for a lot adds a device to it.
-  private func ledger(for endpoint: FunctionEndpoint) -> DeviceLedger {
-    guard endpoint.version.spec.resources.gpu > 0 else { return memory }
-    func rank(_ device: DeviceLedger) -> (Int, Int64) { (-device.count(of: endpoint.owner), device.unclaimed) }
-    return devices.max { rank($0) < rank($1) } ?? memory
+  /// The device for an endpoint's next worker: one that it fits on beside what others use; of those one without a copy
+  /// of the same, so that a second copy of what is asked for a lot adds a device to it; then one that keeps its model;
+  /// then one that has room for it; and else the one on which least was loaded, so that all take turns to make room.
+  private func device(for endpoint: FunctionEndpoint, _ demand: DeviceSchedule.Demand) -> DeviceLedger? {
+    let keeping = Set(host.keptModels.lazy.filter { $0.isOf(endpoint.owner) }.compactMap(\.device))
+    let bytes = demand.declared ?? demand.predicted ?? 0
+    func rank(_ ledger: DeviceLedger) -> (Int, Int, Int, Int, Double) {
+      let (free, most) = ledger.room
+      let isKept = ledger.device.map(keeping.contains) ?? false
+      let fits = free >= bytes
+      return (
+        most >= bytes ? 1 : 0, -ledger.count(of: endpoint.owner), isKept ? 1 : 0, fits ? 1 : 0,
+        fits ? Double(free) : -ledger.cache.turnovers
+      )
+    }
+    return devices.max { rank($0) < rank($1) }
   }
 
-  private func place(of id: WorkerID) -> DeviceLedger? { devices.isEmpty ? nil : places.withLockedValue { $0[id] } }
+  private struct Place {
+    let ledger: DeviceLedger
+    /// What it was asked for with.
+    let demand: DeviceSchedule.Demand
+  }
+
+  private func place(of id: WorkerID) -> DeviceLedger? {
+    devices.isEmpty ? nil : places.withLockedValue { $0[id] }?.ledger
+  }
 
   // Starts.
 
   func ask(_ id: WorkerID, for endpoint: FunctionEndpoint, _ reason: FunctionSchedule.StartReason) {
-    if endpoint.version.spec.resources.gpu > 0 {
-      // Others than our workers may have come to use them.
-      for device in devices { device.measureOverhead() }
+    guard endpoint.usesDevice else {
+      return memory.ask(id, for: endpoint, endpoint.demand(reason, onDevice: false))
     }
-    let ledger = ledger(for: endpoint)
-    if ledger !== memory { places.withLockedValue { $0[id] = ledger } }
-    ledger.ask(id, for: endpoint, endpoint.demand(reason, onDevice: ledger !== memory))
+    // Others than our workers may have come to use them.
+    for device in devices { device.measureOverhead() }
+    let demand = endpoint.demand(reason, onDevice: true)
+    guard let ledger = device(for: endpoint, demand) else {
+      return endpoint.startRefused(id, "this machine has no GPU")
+    }
+    places.withLockedValue { $0[id] = Place(ledger: ledger, demand: demand) }
+    ledger.ask(id, for: endpoint, demand)
   }
 
   /// One ledger has what the worker needs of it.
   func granted(_ id: WorkerID, for endpoint: FunctionEndpoint, by ledger: DeviceLedger) {
-    if ledger !== memory, !endpoint.version.sharesProcesses {
-      memory.ask(id, for: endpoint, endpoint.hostDemand())
+    let place = places.withLockedValue { $0[id] }
+    if let place, ledger !== memory, !endpoint.version.sharesProcesses {
+      var demand = place.demand
+      demand.declared = endpoint.version.spec.resources.memory?.bytes
+      demand.predicted = nil
+      demand.least = 0
+      memory.ask(id, for: endpoint, demand)
     } else {
-      endpoint.startGranted(id, on: place(of: id)?.device)
+      endpoint.startGranted(id, on: place?.ledger.device)
     }
   }
 
   /// A request waits for a worker that was asked for without one.
   func hurry(_ id: WorkerID) {
-    if let place = place(of: id) { place.hurry(id) } else { memory.hurry(id) }
+    guard let place = place(of: id) else { return memory.hurry(id) }
+    place.hurry(id)
+    if memory.isAsked(id) { memory.hurry(id) }
   }
 
   func becameReady(_ id: WorkerID) {
@@ -84,8 +114,10 @@ final class WorkerNode: Sendable {
   ///
   /// - Parameter kept: what of the machine's memory is not free all the same.
   func ended(_ id: WorkerID, kept: ByteSize = .zero) {
-    if !devices.isEmpty { places.withLockedValue { $0.removeValue(forKey: id) }?.ended(id) }
+    let place = devices.isEmpty ? nil : places.withLockedValue { $0.removeValue(forKey: id) }
+    // The machine's memory first: whoever gets the device asks for that next.
     memory.ended(id, kept: kept)
+    place?.ledger.ended(id)
   }
 
   /// A worker's load found less memory than it needed. Returns the reason with the numbers.
@@ -116,19 +148,27 @@ final class WorkerNode: Sendable {
 
   // Models that leave their device.
 
-  /// How much a model may take of the machine's memory when its worker makes room on its device; nil where it is not to
-  /// be kept there. Others that are kept may have to go for it.
-  func keeps(_ id: WorkerID, of endpoint: FunctionEndpoint) -> ByteSize? {
-    guard let place = place(of: id), endpoint.version.sharesProcesses, endpoint.keepsForever else { return nil }
-    let bytes = place.bytes(of: id)
-    let kept = host.keptModels
+  /// Has a worker's model kept in the machine's memory when it makes room on its device, if that is of use and there is
+  /// room; others that are kept may have to go for it.
+  func keep(_ worker: any WorkerHandle, of endpoint: FunctionEndpoint) {
+    guard worker.canBeKept, endpoint.keepsForever, let place = place(of: worker.id) else { return }
+    let bytes = place.bytes(of: worker.id)
     let wanted = devices.reduce(into: Set<WorkerOwner>()) { $0.formUnion($1.waitingOwners) }
-    let standing = kept.map { model in
-      HostTier.Kept(bytes: model.bytes.bytes, isWanted: wanted.contains { model.isOf($0) })
+    let free = memory.unclaimed
+    // One after another: each counts what the others keep.
+    let victims: [KeptModel]? = keeping.withLockedValue { _ in
+      let kept = host.keptModels
+      let standing = kept.map { model in
+        HostTier.Kept(bytes: model.bytes.bytes, isWanted: wanted.contains { model.isOf($0) })
+      }
+      guard let places = hostTier.victims(for: bytes.bytes, among: standing, free: free), worker.keep(bytes) else {
+        return nil
+      }
+      return places.map { kept[$0] }
     }
-    guard let victims = hostTier.victims(for: bytes.bytes, among: standing, free: memory.unclaimed) else { return nil }
-    for victim in victims { host.discard(kept[victim]) }
-    return bytes
+    guard let victims else { return }
+    memory.kept(bytes)
+    for victim in victims { host.discard(victim) }
   }
 
   /// A version is served no more.
@@ -138,7 +178,7 @@ final class WorkerNode: Sendable {
 
   /// How far the cache has come that an endpoint's workers are in.
   func cache(for endpoint: FunctionEndpoint) -> CacheClock {
-    guard endpoint.version.spec.resources.gpu > 0, let device = devices.first else { return memory.cache }
+    guard endpoint.usesDevice, let device = devices.first else { return memory.cache }
     return device.cache
   }
 
@@ -151,7 +191,10 @@ final class WorkerNode: Sendable {
   // Owners.
 
   /// A model was taken away.
-  func removed(_ owner: WorkerOwner) { for ledger in ledgers { ledger.removed(owner) } }
+  func removed(_ owner: WorkerOwner) {
+    for ledger in ledgers { ledger.removed(owner) }
+    for model in host.keptModels where model.isOf(owner) { host.discard(model) }
+  }
 
   /// Another version of a function serves now, or none.
   func versionTookOver(_ function: FunctionName, version: Int?) {

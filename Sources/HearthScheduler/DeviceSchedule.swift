@@ -101,8 +101,6 @@ public struct DeviceSchedule: Sendable {
   static let idleRetry = Duration.milliseconds(1)
 
   public let memory: Int64
-  /// Whether the overhead is the host's own and there for good, as opposed to that of others who may go again.
-  let overheadStays: Bool
   public let startsMax: Int
   /// For how long a start counts against `startsMax`; nil: until the worker is ready.
   let startTime: Duration?
@@ -117,6 +115,9 @@ public struct DeviceSchedule: Sendable {
   /// What the host's own processes take that no worker is charged with, spare ones left out, and what the spare take.
   public private(set) var overhead: Int64 = 0
   public private(set) var spares: Int64 = 0
+  /// What of the overhead is there for good. A worker that does not fit beside it is refused at once; one that does not
+  /// fit beside the rest when it has waited for its patience.
+  private var steady: Int64 = 0
   /// Bytes of workers that were told to make room.
   private(set) var leavingBytes: Int64 = 0
   public internal(set) var granted: Int64 = 0
@@ -133,20 +134,17 @@ public struct DeviceSchedule: Sendable {
   ///   - memory: bytes that workers may use in all.
   ///   - startsMax: workers that may be starting at once.
   ///   - startTime: for how long a start counts against `startsMax`; nil: until the worker is ready.
-  ///   - overheadStays: whether what no worker is charged with is there for good: a worker that does not fit beside it
-  ///     is refused at once, and otherwise when it has waited for its patience.
   ///   - eviction: which idle workers make room.
   public init(
-    memory: Int64, startsMax: Int, startTime: Duration? = DeviceSchedule.startTime, overheadStays: Bool = true,
-    eviction: Eviction = .lru
+    memory: Int64, startsMax: Int, startTime: Duration? = DeviceSchedule.startTime, eviction: Eviction = .lru
   ) {
-    self.overheadStays = overheadStays
     self.eviction = eviction
     self.memory = memory
     self.startsMax = startsMax
     self.startTime = startTime
   }
 
+  public func isAsked(_ id: WorkerID) -> Bool { asks.contains { $0.id == id } }
   public var waitingCount: Int { asks.count }
   public var waitingOwners: Set<WorkerOwner> { Set(asks.map(\.owner)) }
   /// Workers starting and started.
@@ -165,7 +163,7 @@ public struct DeviceSchedule: Sendable {
   }
 
   /// The most that a worker can ever have.
-  var bytesMax: Int64 { overheadStays ? memory - overhead : memory }
+  var bytesMax: Int64 { memory - steady }
 
   public func bytes(of worker: WorkerID) -> Int64 { grants[worker]?.bytes ?? 0 }
 
@@ -255,9 +253,13 @@ public struct DeviceSchedule: Sendable {
 
   /// A worker is gone, failed to start, or is not asked for any more.
   ///
-  /// - Parameter kept: bytes that a process it shared has not given back, or more than its own if negative: they count
-  ///   as overhead until that is measured.
-  public mutating func workerEnded(_ id: WorkerID, kept: Int64 = 0, now: HearthInstant) -> [Action] {
+  /// - Parameters:
+  ///   - kept: bytes that a process it shared has not given back, or more than its own if negative: they count as
+  ///     overhead until that is measured.
+  ///   - used: all that is in use of the device: only what is seen to be free is free.
+  public mutating func workerEnded(
+    _ id: WorkerID, kept: Int64 = 0, used: Int64? = nil, now: HearthInstant
+  ) -> [Action] {
     overhead = max(0, overhead + kept)
     asks.removeAll { $0.id == id }
     hurried.remove(id)
@@ -269,25 +271,43 @@ public struct DeviceSchedule: Sendable {
       if grantedTo[grant.owner] == 0 { grantedTo[grant.owner] = nil }
       if grant.isLeaving { yielded = nil }
     }
+    if let used { noteUsed(used) }
     return pump(now: now)
   }
 
   /// A granted worker got less memory than its load needed: the next of its owner is to get half as much again.
   public mutating func workerRanOut(_ id: WorkerID) {
     guard let grant = grants[id] else { return }
-    measured[grant.owner] = min(memory - overhead, grant.bytes + max(grant.bytes / 2, DeviceSchedule.ranOutMin))
+    measured[grant.owner] = min(bytesMax, grant.bytes + max(grant.bytes / 2, DeviceSchedule.ranOutMin))
   }
 
-  /// What the host's own processes take: those that workers are forked from, and spare ones.
-  public mutating func overheadMeasured(_ bytes: Int64, spares: Int64 = 0, now: HearthInstant) -> [Action] {
-    overhead = max(0, bytes)
+  /// What the host's own processes take: what is there for good, what is not, and spare ones.
+  public mutating func overheadMeasured(
+    _ steady: Int64, passing: Int64 = 0, spares: Int64 = 0, now: HearthInstant
+  ) -> [Action] {
+    self.steady = max(0, steady)
+    overhead = self.steady + max(0, passing)
     self.spares = max(0, spares)
     return excess() + pump(now: now)
   }
 
   /// Processes of the host's own have come to take so much more, or less if negative.
   public mutating func overheadGrew(_ bytes: Int64, now: HearthInstant) -> [Action] {
-    overheadMeasured(overhead + bytes, spares: spares, now: now)
+    overhead = max(0, overhead + bytes)
+    return excess() + pump(now: now)
+  }
+
+  /// All that is in use of a device, whoever uses it.
+  public mutating func usedMeasured(_ used: Int64, now: HearthInstant) -> [Action] {
+    noteUsed(used)
+    return excess() + pump(now: now)
+  }
+
+  /// What workers do not hold others do. Those that are starting may hold all they are granted by now, or nothing yet:
+  /// as long as that explains what is in use, others are taken to use what they did before.
+  private mutating func noteUsed(_ used: Int64) {
+    let settled = grants.values.reduce(Int64(0)) { $0 + ($1.isStarting ? 0 : $1.bytes) }
+    overhead = min(max(overhead, used - granted, 0), max(0, used - settled))
   }
 
   /// A model was taken away: what it took says nothing any more.

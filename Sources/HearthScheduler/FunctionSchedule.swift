@@ -99,6 +99,9 @@ public struct FunctionSchedule: Sendable {
     /// Whether it stops for others, and not because nobody needs it.
     public var makesRoom: Bool { self == .reclaimed || self == .yielded }
 
+    /// Whether nothing is wrong with a worker that is to end before it is ready: it may take its time.
+    public var isPatient: Bool { self == .notNeeded || self == .noRoom || self == .retired }
+
     func isSameKind(as other: StopReason) -> Bool {
       switch (self, other) {
       case (.idle, .idle), (.traffic, .traffic): true

@@ -28,11 +28,11 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   private var failure: (reason: String, hasRunOutOfMemory: Bool)?
   private var isStopWanted = false
   private var wasReady = false
-  /// Under which its model is to be kept, if it is.
-  private var keptNumber: UInt64?
 
   // From any loop.
   private let process = NIOLockedValueBox<SharedProcess?>(nil)
+  /// Under which number its model is to be kept, and how much of it, if it is.
+  private let kept = NIOLockedValueBox<(number: UInt64, bytes: ByteSize)?>(nil)
   private let taken = NIOLockedValueBox<ByteSize?>(nil)
   private let connections: DataConnections
 
@@ -50,8 +50,7 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
 
   // The life of the model, on the loop.
 
-  /// Whether it is wanted no more, and was never begun.
-  var isWithdrawn: Bool { isStopWanted && state == .launching }
+  var hasEnded: Bool { state == .gone }
 
   /// It is to be loaded by this process, as soon as that takes models.
   func moved(into process: SharedProcess) { self.process.withLockedValue { $0 = process } }
@@ -79,54 +78,73 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
         self, .measured(ByteSize(bytes: bytes), kept: process.withLockedValue { $0 }?.overheadGrowth() ?? .zero))
     case .failed(_, let message, _, let isOutOfMemory): failure = (message, isOutOfMemory)
     case .unloaded(let isKept):
-      if isKept { keptNumber = nil }
+      if isKept, let number = takeKeptNumber() { process.withLockedValue { $0 }?.leftDevice(number, self) }
       end(isKept ? "it makes room on its device" : "it was unloaded")
     case .loading, .waiting: break
     }
   }
 
+  /// 1: what is kept leaves its device at a GB a second or more.
+  private static let keptBytesPerNanosecond: Int64 = 1
+
   private static let stopped = "it was stopped before it was loaded"
 
   private func becameReady(load: Duration, isRestored: Bool) {
     guard state == .loading else { return }
-    if isStopWanted { return unload(keeping: nil) }
+    if isStopWanted { return unload() }
     state = .ready
     wasReady = true
     let total = Duration.nanoseconds((NIODeadline.now() - created).nanoseconds)
     observer(self, .ready(spawn: max(.zero, total - load), load: load, isRestored: isRestored))
   }
 
-  private func unload(keeping bytes: ByteSize?) {
+  private func unload() {
     state = .unloading
-    keptNumber = bytes.flatMap { process.withLockedValue { $0 }?.reserve($0, for: self) }
-    send(.unload(keep: keptNumber != nil))
-    loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace) { [self] in
+    let kept = kept.withLockedValue { $0 }
+    send(.unload(keep: kept != nil))
+    let copyTime = TimeAmount.nanoseconds((kept?.bytes.bytes ?? 0) / HousedWorker.keptBytesPerNanosecond)
+    loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace + copyTime) { [self] in
       if state == .unloading { process.withLockedValue { $0 }?.kill("the model '\(modelName)' did not unload") }
     }
   }
 
   private var modelName: String { plan.model?.name ?? "" }
 
-  func end(_ description: String) {
+  func end(_ description: String, hasRunOutOfMemory: Bool = false) {
     guard state != .gone else { return }
     state = .gone
-    if let keptNumber { process.withLockedValue { $0 }?.giveUp(keptNumber) }
+    if let number = takeKeptNumber() { process.withLockedValue { $0 }?.giveUp(number) }
     let kept = process.withLockedValue { $0 }?.left(self) ?? .zero
     if wasReady {
       observer(self, .exited(description: description, kept: kept))
     } else {
       let reason = failure?.reason ?? (isStopWanted ? HousedWorker.stopped : description)
-      observer(self, .failedToStart(reason: reason, hasRunOutOfMemory: failure?.hasRunOutOfMemory ?? false))
+      observer(self, .failedToStart(reason: reason, hasRunOutOfMemory: failure?.hasRunOutOfMemory ?? hasRunOutOfMemory))
     }
   }
 
-  func stop(keeping: ByteSize?) {
+  var canBeKept: Bool { process.withLockedValue { $0 }?.carrier.keepsModels.withLockedValue { $0 } ?? false }
+
+  func keep(_ bytes: ByteSize) -> Bool {
+    guard let number = process.withLockedValue({ $0 })?.reserve(bytes, for: self) else { return false }
+    kept.withLockedValue { $0 = (number, bytes) }
+    return true
+  }
+
+  private func takeKeptNumber() -> UInt64? {
+    kept.withLockedValue { kept in
+      defer { kept = nil }
+      return kept?.number
+    }
+  }
+
+  func stop() {
     loop.execute { [self] in
       switch state {
       case .launching: end(HousedWorker.stopped)
       // A load cannot be broken off without breaking the other models off as well.
       case .loading: isStopWanted = true
-      case .ready: unload(keeping: keeping)
+      case .ready: unload()
       case .unloading, .gone: break
       }
     }

@@ -8,7 +8,7 @@ extension LocalHost {
 
   /// Loads a model into its version's process, and makes that if there is none.
   func house(_ worker: HousedWorker) {
-    if worker.isWithdrawn { return }
+    if worker.hasEnded { return }
     let key = VersionKey(worker.plan)
     if let process = shared.withLockedValue({ $0.values.first { $0.isOpen && VersionKey($0.carrier.plan) == key } }) {
       return process.take(worker)
@@ -19,9 +19,11 @@ extension LocalHost {
     let carrier = makeWorker(plan, role: .shared) { [weak self] carrier, event in
       self?.shared.withLockedValue { $0[carrier.id] }?.happened(event)
     }
-    let process = SharedProcess(carrier, loop: loop) { [unowned self] in
-      keptCount += 1
-      return keptCount
+    let process = SharedProcess(carrier, loop: loop) { [keptCount] in
+      keptCount.withLockedValue { count in
+        count += 1
+        return count
+      }
     } changed: { [weak self] in
       self?.sharedChanged()
     }
@@ -38,7 +40,8 @@ extension LocalHost {
 
   public func discard(_ model: KeptModel) {
     loop.execute { [self] in
-      for process in shared.withLockedValue({ Array($0.values) }) where process.kept.contains(model) {
+      for process in shared.withLockedValue({ Array($0.values) })
+      where process.kept.contains(where: { $0.number == model.number }) {
         process.discard(model)
       }
     }

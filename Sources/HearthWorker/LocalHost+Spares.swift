@@ -47,7 +47,7 @@ extension LocalHost {
       }
       for spare in dropped { spare.kill() }
       for process in shared.withLockedValue({ Array($0.values) }) {
-        if process.isEmpty { process.carrier.kill() } else { process.discardAll() }
+        if process.isEmpty { process.kill("its memory was needed") } else { process.discardAll() }
       }
       overheadObserver.withLockedValue { $0 }()
     }

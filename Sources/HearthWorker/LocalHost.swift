@@ -19,7 +19,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   var workers: [WorkerID: LocalWorker] = [:]
   private var ownCount: UInt64 = 0
   var isMeasureDue = false
-  var keptCount: UInt64 = 0
+  let keptCount = NIOLockedValueBox<UInt64>(0)
   var sparesAllowed = NIODeadline.uptimeNanoseconds(0)
   let overheadObserver = NIOLockedValueBox<@Sendable () -> Void>({})
   /// Changed on `loop` only; read from wherever they are measured.
@@ -151,11 +151,13 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     let shared = shared.withLockedValue { Array($0.values) }
     let spares = spares.withLockedValue { Array($0.values) }.compactMap(\.memory)
     let busy = shared.filter { !$0.isEmpty }
-    let kept = ByteSize.sum(busy.flatMap(\.kept).map(\.bytes))
-    let own = ByteSize.sum(zygotes + busy.compactMap(\.overhead))
+    let kept = busy.flatMap(\.kept)
+    // What is about to be kept is not there yet, and counts.
+    let keptThere = ByteSize.sum(kept.filter(\.isThere).map(\.bytes))
+    let beside = ByteSize.sum(busy.compactMap(\.overhead))
     return HostOverhead(
-      own: ByteSize(bytes: max(0, own.bytes - kept.bytes)),
-      spares: .sum(spares + shared.filter(\.isEmpty).compactMap(\.overhead) + [kept]))
+      zygotes: .sum(zygotes), shared: ByteSize(bytes: max(0, beside.bytes - keptThere.bytes)),
+      spares: .sum(spares + shared.filter(\.isEmpty).compactMap(\.overhead) + kept.map(\.bytes)))
   }
 
   /// Ends every zygote, and with them every worker that still runs.

@@ -64,6 +64,8 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private let control = NIOLockedValueBox<ControlChannel?>(nil)
   private let connections: DataConnections
   private let pid = NIOLockedValueBox<Int32?>(nil)
+  /// Whether its models can be kept without their device.
+  let keepsModels = NIOLockedValueBox(false)
 
   init(
     _ plan: WorkerPlan, directory: String, dataFolder: String, loop: any EventLoop, role: Role = .worker,
@@ -251,7 +253,9 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     if let worker = report.worker { return modelReported(worker, report.message) }
     switch report.message {
     case .loading: observer(self, .progressed(fraction: nil, note: nil))
-    case .waiting: becomeWaiting()
+    case .waiting(let keeps):
+      keepsModels.withLockedValue { $0 = keeps }
+      becomeWaiting()
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
     case .measured(let bytes):
@@ -330,7 +334,11 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     loop.execute { [self] in send(command) }
   }
 
-  func stop(keeping: ByteSize?) {
+  let canBeKept = false
+
+  func keep(_ bytes: ByteSize) -> Bool { false }
+
+  func stop() {
     loop.execute { [self] in
       switch state {
       case .gone: return

@@ -18,6 +18,7 @@ final class SharedProcess: @unchecked Sendable {
   private let changed: () -> Void
   /// Counts the models that the host has kept.
   private let nextNumber: () -> UInt64
+  private let isRetired = NIOLockedValueBox(false)
   private let keptModels = NIOLockedValueBox<[KeptModel]>([])
   /// The same workers, for those who measure it from other threads.
   private let measures = NIOLockedValueBox(Measures())
@@ -45,8 +46,9 @@ final class SharedProcess: @unchecked Sendable {
   // Models that are kept without their device.
 
   /// Makes a note of a model that is to be kept, and counts its bytes from now on; nil where one of the same is kept.
+  /// From any thread.
   func reserve(_ bytes: ByteSize, for worker: HousedWorker) -> UInt64? {
-    guard let model = worker.plan.model else { return nil }
+    guard let model = worker.plan.model, !isRetired.withLockedValue({ $0 }) else { return nil }
     return keptModels.withLockedValue { kept in
       guard !kept.contains(where: { $0.model == model }) else { return nil }
       let number = nextNumber()
@@ -59,12 +61,26 @@ final class SharedProcess: @unchecked Sendable {
   }
 
   /// A model was not kept after all.
-  func giveUp(_ number: UInt64) { keptModels.withLockedValue { $0.removeAll { $0.number == number } } }
+  func giveUp(_ number: UInt64) {
+    keptModels.withLockedValue { $0.removeAll { $0.number == number } }
+    if workers.isEmpty { linger() }
+  }
 
-  /// Lets go of a kept model.
+  /// A model has left its device. If it was thrown out or asked for again meanwhile, what is kept is of no use.
+  func leftDevice(_ number: UInt64, _ worker: HousedWorker) {
+    let isWanted = keptModels.withLockedValue { kept in
+      guard let place = kept.firstIndex(where: { $0.number == number }) else { return false }
+      kept[place].isThere = true
+      return true
+    }
+    if !isWanted, let model = worker.plan.model { carrier.send(.discard(model)) }
+  }
+
+  /// Lets go of a kept model, or of one that is about to be.
   func discard(_ model: KeptModel) {
+    let isThere = keptModels.withLockedValue { $0.first { $0.number == model.number }?.isThere ?? false }
+    if isThere { carrier.send(.discard(model.model)) }
     giveUp(model.number)
-    carrier.send(.discard(model.model))
     changed()
   }
 
@@ -72,8 +88,9 @@ final class SharedProcess: @unchecked Sendable {
 
   /// Its version is served no more.
   func retire() {
+    isRetired.withLockedValue { $0 = true }
     discardAll()
-    if workers.isEmpty { carrier.kill() }
+    if workers.isEmpty { kill("its version is served no more") }
   }
 
   /// From any thread.
@@ -104,7 +121,8 @@ final class SharedProcess: @unchecked Sendable {
   private func linger() {
     lastLeft = .now()
     loop.assumeIsolated().scheduleTask(in: SharedProcess.lingerTime) { [self] in
-      if workers.isEmpty, kept.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime { carrier.kill() }
+      guard workers.isEmpty, kept.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime else { return }
+      kill("it had no model any more")
     }
   }
 
@@ -120,11 +138,13 @@ final class SharedProcess: @unchecked Sendable {
     case .started(let pid):
       self.pid = pid
       for worker in workers.values { worker.processStarted(pid) }
-    case .progressed:
-      for worker in workers.values { worker.received(.loading) }
-    case .failedToStart(let reason, _), .exited(let reason, _):
-      let text = killReason.map { "its process, which it shared, was ended: \($0)" } ?? reason
-      for worker in workers.values { worker.end(text) }
+    case .progressed(let fraction, let note):
+      for worker in workers.values { worker.received(.progress(fraction: fraction, note: note)) }
+    case .failedToStart(let reason, let hasRunOut):
+      let text = killReason.map { "the process that it shared was ended: \($0)" } ?? reason
+      for worker in workers.values { worker.end(text, hasRunOutOfMemory: hasRunOut) }
+    case .exited(let reason, _):
+      for worker in workers.values { worker.end(reason) }
     case .ready, .measured, .withdrew: break
     }
   }

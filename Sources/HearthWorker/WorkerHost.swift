@@ -36,17 +36,22 @@ public struct KeptModel: Hashable, Sendable {
   public let bytes: ByteSize
   /// Counts those that were kept.
   let number: UInt64
+  /// Whether it has left its device.
+  var isThere = false
 }
 
 /// What a host's own processes take.
 public struct HostOverhead: Sendable {
-  /// Those that workers are forked from, and what processes that models share take beside them.
-  public var own: ByteSize
+  /// Those that workers are forked from.
+  public var zygotes: ByteSize
+  /// What processes that models share take beside them.
+  public var shared: ByteSize
   /// Those that are kept for the next model, and models that are kept for their next request.
   public var spares: ByteSize
 
-  public init(own: ByteSize, spares: ByteSize) {
-    self.own = own
+  public init(zygotes: ByteSize, shared: ByteSize, spares: ByteSize) {
+    self.zygotes = zygotes
+    self.shared = shared
     self.spares = spares
   }
 }
@@ -173,10 +178,12 @@ public protocol WorkerHandle: AnyObject, Sendable {
   func cancel(request: String)
   /// Asks for a copy of a request back that was sent ahead; `withdrew` follows unless it has been begun.
   func withdraw(copy: String)
-  /// Asks an idle worker to end; it is killed if it has not within five seconds.
-  ///
-  /// - Parameter keeping: how much its model may take of the machine's memory from then on, if it can be kept there
-  ///   without its device; nil: it is not to be.
-  func stop(keeping: ByteSize?)
+  /// Whether its model can be kept in the machine's memory without its device.
+  var canBeKept: Bool { get }
+  /// Has its model kept when it is stopped, and counts it among those from now on. False where that is of no use.
+  func keep(_ bytes: ByteSize) -> Bool
+  /// Asks an idle worker, or one that loads, to end. It is killed if it has not within five seconds, or a second more
+  /// for each GiB that is to be kept.
+  func stop()
   func kill()
 }

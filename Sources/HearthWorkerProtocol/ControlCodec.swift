@@ -216,7 +216,7 @@ extension WorkerReport: ControlMessageCoding {
   public init(type: String, from members: KeyedDecodingContainer<ControlKey>) throws {
     switch type {
     case "loading": self = .loading
-    case "waiting": self = .waiting
+    case "waiting": self = .waiting(keeps: try members.decode(Bool.self, forKey: "keeps"))
     case "progress":
       // A worker runs code that is not trusted: its numbers are brought into range, not believed.
       let fraction = try members.decodeIfPresent(Double.self, forKey: "fraction")
@@ -244,7 +244,8 @@ extension WorkerReport: ControlMessageCoding {
 
   public func encode(into members: inout KeyedEncodingContainer<ControlKey>) throws {
     switch self {
-    case .loading, .waiting: break
+    case .loading: break
+    case .waiting(let keeps): try members.encode(keeps, forKey: "keeps")
     case .unloaded(let isKept): try members.encode(isKept, forKey: "kept")
     case .progress(let fraction, let note):
       try members.encodeIfPresent(fraction, forKey: "fraction")

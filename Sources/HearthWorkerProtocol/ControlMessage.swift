@@ -54,8 +54,9 @@ public enum WorkerCommand: Hashable, Sendable {
 public enum WorkerReport: Hashable, Sendable {
   /// The process runs and has begun to load the function.
   case loading
-  /// The author's class is made, and waits to be told which model to load.
-  case waiting
+  /// The author's class is made, and waits to be told which model to load; `keeps` says whether it can take one off its
+  /// device and bring it back.
+  case waiting(keeps: Bool)
   /// The load goes on; `fraction` is from 0 to 1 where the function knows it.
   case progress(fraction: Double?, note: String?)
   /// The function is loaded and takes requests. `loadSeconds` is the time in the author's code; `isRestored` whether

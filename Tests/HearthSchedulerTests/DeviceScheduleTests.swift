@@ -224,16 +224,35 @@ struct DeviceScheduleTests {
 
   @Test("What others take of a device may go again: a worker that does not fit beside it waits for its patience")
   func passingOverhead() {
-    var device = DeviceSchedule(memory: 100 * mebibyte, startsMax: 10, startTime: nil, overheadStays: false)
-    _ = device.overheadMeasured(60 * mebibyte, now: instant(0))
+    var device = DeviceSchedule(memory: 100 * mebibyte, startsMax: 10, startTime: nil)
+    _ = device.overheadMeasured(0, passing: 60 * mebibyte, now: instant(0))
     #expect(ask(&device, 1, of: 1, 80).effects == [.reclaim(for: [WorkerID(1)])])
-    #expect(device.overheadMeasured(10 * mebibyte, now: instant(1)).granted == [WorkerID(1)])
+    #expect(device.overheadMeasured(0, passing: 10 * mebibyte, now: instant(1)).granted == [WorkerID(1)])
     _ = device.workerEnded(WorkerID(1), kept: 80 * mebibyte, now: instant(2))
     #expect(device.overhead == 90 * mebibyte, "not given back yet")
     #expect(ask(&device, 2, of: 2, 80, at: 2).granted == [])
     let late = device.timeReached(now: instant(2 + DeviceSchedule.patience.seconds))
     #expect(late.effects == [.refuse(WorkerID(2), bytes: 80 * mebibyte)])
     #expect(ask(&device, 3, of: 3, 120, at: 40).effects == [.refuse(WorkerID(3), bytes: 120 * mebibyte)])
+  }
+
+  @Test("What others use of a device is neither hidden by a load nor taken to be more because of one")
+  func foreignUse() {
+    var device = DeviceSchedule(memory: 100 * mebibyte, startsMax: 10, startTime: nil)
+    _ = device.usedMeasured(50 * mebibyte, now: instant(0))
+    #expect(device.overhead == 50 * mebibyte)
+    _ = ask(&device, 1, of: 1, 40)
+    _ = device.usedMeasured(60 * mebibyte, now: instant(1))
+    #expect(device.overhead == 50 * mebibyte, "ten of the load, or of others")
+    _ = device.usedMeasured(95 * mebibyte, now: instant(2))
+    #expect(device.overhead == 55 * mebibyte, "no load explains these")
+    _ = device.usedMeasured(30 * mebibyte, now: instant(3))
+    #expect(device.overhead == 30 * mebibyte, "others use no more than is used")
+    _ = device.workerBecameReady(WorkerID(1), now: instant(4))
+    _ = device.usedMeasured(45 * mebibyte, now: instant(4))
+    #expect(device.overhead == 5 * mebibyte)
+    _ = device.workerEnded(WorkerID(1), used: 45 * mebibyte, now: instant(5))
+    #expect(device.overhead == 45 * mebibyte, "not given back yet")
   }
 
   @Test("A correction of what a worker takes and of what its process keeps is one fact")

@@ -79,7 +79,7 @@ struct SimulatedCache {
     var random = SeededGenerator(seed: seed)
     device = DeviceSchedule(
       memory: SimulatedCache.memory, startsMax: Int.random(in: 1...3, using: &random), startTime: nil,
-      overheadStays: random.chance(0.5), eviction: random.chance(0.5) ? .lru : .gdsf)
+      eviction: random.chance(0.5) ? .lru : .gdsf)
     pause = Int64.random(in: 1...60, using: &random)
     failureRate = random.chance(0.4) ? 0.1 : 0
     crashRate = random.chance(0.4) ? 0.02 : 0

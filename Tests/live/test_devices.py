@@ -330,3 +330,85 @@ def test_a_version_that_is_taken_over_from_keeps_nothing(gateways):
     gateway.wait_for(lambda: not before & {row["pid"] for row in gateway.workers()}, "the old version to end")
     gateway.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), "its process to end")
     assert rows(gateway)["a"]["tier"] == "disk"
+
+
+def test_two_that_leave_at_once_are_kept_within_the_budget(gateways):
+    models = {f"weights/m{number}": "" for number in range(4)}
+    gateway = gateways(simulated={"devices": 1, "memory": "100MiB"}, host_cache="60MiB")
+    sizes = {"weights/m3": 90}
+    entries = "".join(f"  - {{path: {path}, memory: {sizes.get(path, 40)}MiB}}\n" for path in models)
+    gateway.deploy("many", TIERS, "models:\n" + entries + ON_GPU, models)
+    states(gateway, "m0", "m1", "m3")
+    gateway.wait_for(lambda: [row["tier"] for row in rows(gateway).values()].count("host") == 1, "one to be kept")
+    gateway.wait_for(lambda: "unload m0" in said(gateway) or "unload m1" in said(gateway), "the other to go")
+
+
+def test_what_cannot_be_kept_throws_nothing_out(gateways):
+    gateway = tiers(gateways, host_cache="50MiB")
+    states(gateway, "a", "b", "c")
+    assert rows(gateway)["a"]["tier"] == "host" or rows(gateway)["b"]["tier"] == "host"
+    kept = next(name for name, row in rows(gateway).items() if row["tier"] == "host")
+    gateway.deploy("plain", SEES, MANY + ON_GPU, MODELS)
+    for model in ("a", "b", "c", "a"):
+        call(gateway, model, name="plain")
+    resident = {name for name, row in rows(gateway).items() if row["tier"] == "host"}
+    assert len(resident) == 1 and (kept in resident or said(gateway).count(f"unload {kept}") == 1)
+    assert states(gateway, next(iter(resident))) == ["restored"]
+
+
+def test_a_model_asked_for_while_it_leaves_is_not_there_twice(gateways):
+    slow = TIERS.replace('print("offload", model["name"])', 'print("offload", model["name"])\n        time.sleep(1)')
+    gateway = gateways(simulated={"devices": 1, "memory": "100MiB"})
+    gateway.deploy("many", "import time\n" + slow, MANY + ON_GPU, MODELS)
+    states(gateway, "a", "b")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        third = pool.submit(call, gateway, "c")
+        gateway.wait_for(lambda: "offload a" in said(gateway), "a to leave")
+        again = pool.submit(call, gateway, "a")
+        assert third.result().status == again.result().status == 200
+    for model in ("b", "c", "a", "b"):
+        assert call(gateway, model).json["name"] == model
+    lines = said(gateway)
+    held = {
+        name: lines.count(f"load {name}") - lines.count(f"unload {name}") for name in ("a", "b", "c")
+    }  # fmt: skip
+    gateway.wait_for(lambda: max(held.values()) <= 1, "copies to go")
+
+
+def test_a_model_that_is_removed_is_kept_no_more(gateways, tmp_path):
+    gateway = tiers(gateways)
+    (tmp_path / "d").write_text("")
+    gateway.cli("models", "add", "many", "d", str(tmp_path / "d"), "--memory", "40MiB")
+    states(gateway, "d", "a", "b")
+    assert rows(gateway)["d"]["tier"] == "host"
+    gateway.cli("models", "remove", "many", "d")
+    gateway.wait_for(lambda: "unload d" in said(gateway), "it to go")
+
+
+def test_full_devices_take_turns_to_make_room(gateways):
+    gateway = gateways(simulated={"devices": 2, "memory": "50MiB"})
+    files = {f"weights/m{number}": "" for number in range(8)}
+    entries = "".join(f"  - {{path: {path}, memory: 40MiB}}\n" for path in files)
+    gateway.deploy("many", SEES, "models:\n" + entries + ON_GPU, files)
+    seen = [call(gateway, f"m{number}").json["device"] for number in range(8)]
+    assert abs(seen.count("simulated:0") - seen.count("simulated:1")) <= 2, seen
+
+
+def test_what_others_use_of_a_gpu_is_not_hidden_by_a_load(gateways, stand_in):
+    folder, environment = stand_in
+    use(folder, 0, 60)
+    use(folder, 1, 100)
+    gateway = gateways(environment, device_memory="100MiB")
+    slow = "import time\n" + SEES.replace("return bytearray(1 << 20)", "time.sleep(2)")
+    for name in ("one", "two"):
+        gateway.deploy(name, slow, "resources: {gpu: 1, gpu-memory: 40MiB}\n")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(gateway.call, "one")
+        gateway.wait_for(lambda: devices(gateway)["cuda:0"]["workers"] == 1, "the first to load")
+        second = pool.submit(gateway.call, "two")
+        time.sleep(0.5)
+        row = devices(gateway)["cuda:0"]
+        assert (row["workers"], row["overheadBytes"]) == (1, 60 << 20)
+        assert first.result().status == 200
+        use(folder, 0, 40)
+        assert second.result().status == 200

@@ -197,3 +197,42 @@ def test_loads_and_requests_from_everywhere_for_a_while(gateways):
     gateway.wait_for(lambda: not gateway.workers(), "all to go")
     row = gateway.admin_request("GET", "/v1/devices").json[0]
     assert (row["grantedBytes"], row["workers"], row["waiting"]) == (0, 0, 0)
+
+
+def test_a_model_removed_while_it_loads_takes_no_other_along(gateways, tmp_path):
+    gateway = gateways({"a": ""})
+    pid = call(gateway, "a").json["pid"]
+    (tmp_path / "b").write_text("slow")
+    gateway.cli("models", "add", "many", "b", str(tmp_path / "b"))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(call, gateway, "a", '{"sleep": 2.5}')
+        loading = pool.submit(call, gateway, "b")
+        gateway.wait_for(lambda: len(gateway.workers()) == 2, "b to be loading")
+        time.sleep(0.3)
+        gateway.cli("models", "remove", "many", "b")
+        assert beside.result().status == 200 and beside.result().json["pid"] == pid
+        assert loading.result().code == "model_not_found"
+    gateway.wait_for(lambda: len(gateway.workers()) == 1, "b to go")
+
+
+def test_a_library_that_is_being_imported_is_not_asked(gateways):
+    """PyTorch is looked for to give a GPU's memory back: another model may be importing it at that moment."""
+    gateway = gateways({"a": "", "b": ""})
+    half = "import sys, types\nsys.modules['torch'] = types.ModuleType('torch')\n" + HANDLER
+    files = {"weights/a": "", "weights/b": ""}
+    gateway.deploy("many", half, "isolation: shared\nmodels: weights\nscaling: {keep-alive: 200ms}\n", files)
+    for name in ("a", "b", "a"):
+        assert call(gateway, name).status == 200
+    gateway.wait_for(lambda: not gateway.workers(), "all to go")
+    assert call(gateway, "a").status == 200
+
+
+def test_progress_of_what_models_share_keeps_their_loads_alive(gateways):
+    gateway = gateways({"a": ""})
+    slow = HANDLER.replace(
+        "self.calls = []",
+        "self.calls = []\n        for step in range(8):\n            time.sleep(0.5)\n            context.progress(step / 8)",
+    )
+    spec = "isolation: shared\nmodels: weights\ntimeouts: {load-stall-timeout: 2s}\n"
+    gateway.deploy("many", slow, spec, {"weights/a": ""})
+    assert call(gateway, "a").status == 200

@@ -68,7 +68,8 @@ class Function:
         """Imports the class and makes it, for a model that is named later; reports how that went, and returns it."""
         if not self._reported(self._make):
             return False
-        self._control.send({"type": "waiting"})
+        keeps = all(hasattr(self._instance, name) for name in ("offload", "restore"))
+        self._control.send({"type": "waiting", "keeps": keeps})
         return True
 
     def load(self) -> bool:
@@ -90,11 +91,8 @@ class Function:
 
         The author's `offload` and `restore` take and return what is then kept, or served; None stands for the same.
         """
-        offload = getattr(self._instance, "offload", None)
-        if offload is None or getattr(self._instance, "restore", None) is None:
-            return False
         try:
-            kept = offload(self.context.model)
+            kept = self._instance.offload(self.context.model)
         except BaseException:
             traceback.print_exc()
             return False

@@ -5,8 +5,9 @@ import gc
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from hearth_runtime.control import Control, ControlSocket, Message, ModelControl
@@ -56,6 +57,8 @@ class House:
                 for descriptor in self._control.take_descriptors(1):
                     os.close(descriptor)
         elif message.get("type") == "unload":
+            # What comes for it from now on comes too late.
+            del self._models[worker]
             model.is_to_be_kept = message["keep"]
             model.server.stop()
         else:
@@ -73,14 +76,20 @@ class House:
 
     def _live(self, worker: str, housed: "HousedModel", model: dict[str, Any], is_kept: bool) -> None:
         """A model's own thread, for as long as it is there."""
-        if housed.load(is_kept):
-            housed.server.live()
-        del self._models[worker]
-        function = housed.leave()
-        if function is not None:
-            with self._lock:
-                self._kept[model["name"], model["path"]] = function
-        housed.tell_unloaded(is_kept=function is not None)
+        function = None
+        try:
+            if housed.load(is_kept):
+                housed.server.live()
+            function = housed.leave()
+            if function is not None:
+                with self._lock:
+                    self._kept[model["name"], model["path"]] = function
+        except BaseException:
+            # Whatever it is, the gateway must hear that the model is not there any more.
+            traceback.print_exc()
+        finally:
+            self._models.pop(worker, None)
+            housed.tell_unloaded(is_kept=function is not None)
 
     def _take_kept(self, model: dict[str, Any]) -> Function | None:
         with self._lock:
@@ -120,10 +129,12 @@ class HousedModel:
     @contextmanager
     def _first_request(self) -> Iterator[None]:
         """Around its first request: with that it has taken what it is going to take."""
-        with self._footprint.growth(self._share):
-            yield
-        if self._function.size is None:
-            self._function.tell_size(self._footprint.bytes_of(self._share))
+        try:
+            with self._footprint.growth(self._share):
+                yield
+        finally:
+            if self._function.size is None:
+                self._function.tell_size(self._footprint.bytes_of(self._share))
 
     def leave(self) -> Function | None:
         """Gives its memory back, or that of its device alone if it is to be kept. Returns what is kept."""
@@ -224,15 +235,25 @@ class Footprint:
 def give_back() -> None:
     """Returns to the machine, and to the GPU, what was freed and is kept for later."""
     _libc.malloc_trim(0)
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        with suppress(Exception):
+            cuda.empty_cache()
 
 
 def allocated_bytes() -> int:
     """What this process holds of its GPU by way of PyTorch, the one library that tells it."""
-    torch = sys.modules.get("torch")
-    return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_initialized() else 0
+    cuda = _cuda_in_use()
+    return int(cuda.memory_allocated()) if cuda is not None else 0
+
+
+def _cuda_in_use() -> Any:
+    """PyTorch's `cuda` once it is in use; None before, and while PyTorch itself is only being imported."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    try:
+        return cuda if cuda is not None and cuda.is_initialized() else None
+    except Exception:
+        return None
 
 
 def resident_bytes() -> int:
