@@ -86,8 +86,8 @@ struct ModelView: ResponseEncodable {
   init(_ view: ServedFunction.ModelView) {
     model = view.model.name.rawValue
     state = view.state.rawValue
-    tier = [.idle, .busy, .unloading].contains(view.state) ? "device" : view.isKept ? "host" : "disk"
-    devices = tier == "device" ? view.devices : []
+    tier = view.tier.rawValue
+    devices = view.tier == .device ? view.devices : []
     pinned = view.model.settings.isPinned
     priority = view.model.settings.priority
     added = view.model.isAdded
@@ -123,6 +123,8 @@ struct DeviceView: ResponseEncodable {
   let evictionIdleSeconds: Double?
   /// Workers in use that made room for others that had waited too long.
   let yields: Int
+  /// What is wrong with it; nil when nothing is.
+  let note: String?
 
   init(_ view: LedgerView) {
     device = view.name
@@ -136,5 +138,6 @@ struct DeviceView: ResponseEncodable {
     evictions = view.evictions
     evictionIdleSeconds = view.evictionIdle?.seconds
     yields = view.yields
+    note = view.note
   }
 }

@@ -7,7 +7,7 @@ import Hummingbird
 import NIOCore
 import ServiceLifecycle
 
-/// The calls of the control API, below `/v1`.
+/// The calls of the control API, below `/v1`, and `/metrics`.
 struct AdminRoutes {
   let registry: FunctionRegistry
   let catalog: BundleCatalog
@@ -36,6 +36,7 @@ struct AdminRoutes {
     api.get("functions/:name/trace", use: trace)
     api.get("functions/:name/logs", use: logs)
     addModelRoutes(to: api)
+    addMetricsRoute(to: router)
     api.get("workers") { _, _ in registry.served.flatMap(workers) }
   }
 

@@ -167,6 +167,7 @@ struct Devices: ParsableCommand {
     let evictions: Int
     let evictionIdleSeconds: Double?
     let yields: Int
+    let note: String?
   }
 
   func run() throws {
@@ -177,7 +178,7 @@ struct Devices: ParsableCommand {
       [
         [
           "DEVICE", "BUDGET", "GRANTED", "OVERHEAD", "WORKERS", "WAITING", "EVICTION", "EVICTED", "IDLE", "YIELDED",
-          "MODEL",
+          "MODEL", "NOTE",
         ]
       ]
         + rows.map { row in
@@ -185,7 +186,7 @@ struct Devices: ParsableCommand {
             row.device, ByteSize(bytes: row.budgetBytes).rounded, ByteSize(bytes: row.grantedBytes).rounded,
             ByteSize(bytes: row.overheadBytes).rounded, "\(row.workers)", "\(row.waiting)", row.eviction,
             "\(row.evictions)", row.evictionIdleSeconds.map { Duration.seconds($0.rounded()).text } ?? "-",
-            "\(row.yields)", row.model ?? "",
+            "\(row.yields)", row.model ?? "", row.note ?? "",
           ]
         })
   }

@@ -28,6 +28,14 @@ final class DeviceLedger: Sendable {
     /// Endpoints with a worker that has served its first request.
     var unmeasured: [FunctionEndpoint] = []
     var evictions = EvictionCounts()
+    var unreturned: Unreturned?
+  }
+
+  /// Memory of a device that an ended worker had and that the driver has not shown to be free since.
+  struct Unreturned {
+    let worker: WorkerID
+    let since: HearthInstant
+    var bytes: Int64
   }
 
   /// How often workers made room for others, and how long they had been idle.
@@ -40,9 +48,9 @@ final class DeviceLedger: Sendable {
   /// The device; nil of the machine's own memory.
   let device: Device?
   private let host: any WorkerHost
-  private let clock: any HearthClock
+  let clock: any HearthClock
   private let timers: any EventLoop
-  private let logger: Logger
+  let logger: Logger
   let state: NIOLockedValueBox<State>
   /// Whether something waits for memory, for those who could make room: they ask without a lock.
   private let isShort = Atomic(false)
@@ -114,7 +122,11 @@ final class DeviceLedger: Sendable {
     decide { state, now in
       state.owners[id] = nil
       state.granted[id] = nil
-      return state.schedule.workerEnded(id, kept: kept.bytes, used: used?.bytes, now: now)
+      let before = state.schedule.overhead
+      let actions = state.schedule.workerEnded(id, kept: kept.bytes, used: used?.bytes, now: now)
+      let left = state.schedule.overhead - before
+      if used != nil, left > 0 { state.unreturned = Unreturned(worker: id, since: now, bytes: left) }
+      return actions
     }
     if used != nil { measureSoon() }
   }
@@ -186,7 +198,16 @@ final class DeviceLedger: Sendable {
       }
     }
     guard let used = host.used(of: device) else { return }
-    decide { $0.schedule.usedMeasured(used.bytes, now: $1) }
+    decide { state, now in
+      let before = state.schedule.overhead
+      let actions = state.schedule.usedMeasured(used.bytes, now: now)
+      let returned = before - state.schedule.overhead
+      if returned > 0, let left = state.unreturned {
+        state.unreturned?.bytes -= returned
+        if left.bytes <= returned { state.unreturned = nil }
+      }
+      return actions
+    }
   }
 
   /// Processes that are shared have come to take more beside their models.
@@ -213,7 +234,7 @@ final class DeviceLedger: Sendable {
     decide { $0.schedule.workerMeasured(id, bytes: bytes, kept: kept.bytes, now: $1) }
   }
 
-  private func decide(_ fact: (inout State, HearthInstant) -> [DeviceSchedule.Action]) {
+  func decide(_ fact: (inout State, HearthInstant) -> [DeviceSchedule.Action]) {
     let actions = state.withLockedValue { state in
       defer {
         isShort.store(state.schedule.isShort, ordering: .relaxed)
@@ -254,88 +275,12 @@ final class DeviceLedger: Sendable {
     return "\(budget), of which \(whose) \(ByteSize(bytes: overhead).rounded)"
   }
 
-  private func owner(of id: WorkerID) -> FunctionEndpoint? { state.withLockedValue { $0.owners[id] } }
-
-  /// Those that have workers.
-  private var endpoints: [FunctionEndpoint] {
-    let granted = state.withLockedValue { Array($0.granted.values) }
-    var seen: Set<ObjectIdentifier> = []
-    return granted.filter { seen.insert(ObjectIdentifier($0)).inserted }
-  }
-
-  /// Idle workers that could make room, now or later, and whose they are.
-  private struct Found {
-    var reclaimable = FunctionSchedule.Reclaimable()
-    var owners: [WorkerID: FunctionEndpoint] = [:]
-  }
-
-  private func candidates() -> Found {
-    var found = Found()
-    let own = endpoints.map { ($0, $0.reclaimable()) }
-    // The endpoints' locks first, then the node's, never both.
-    state.withLockedValue { state in
-      for (endpoint, reclaimable) in own {
-        for candidate in reclaimable.candidates { found.owners[candidate.id] = endpoint }
-        found.reclaimable.add(reclaimable, bytes: state.schedule.grantedBytes)
-      }
-    }
-    return found
-  }
-
-  private func reclaim(for ids: [WorkerID]) {
-    var found = candidates()
-    for (index, id) in ids.enumerated() {
-      guard let asker = owner(of: id) else { continue }
-      let missing = state.withLockedValue { $0.schedule.missing(for: id, after: ids[..<index]) }
-      stop(missing, of: &found, sparing: asker)
-    }
-  }
-
-  /// Stops workers that hold so many bytes, and takes them out of those found.
-  ///
-  /// - Parameter asker: whom the memory is for, whose own workers stay; nil where memory is over-committed.
-  private func stop(_ bytes: Int64, of found: inout Found, sparing asker: FunctionEndpoint?) {
-    guard bytes > 0 else { return }
-    var others = found.reclaimable
-    others.candidates.removeAll { found.owners[$0.id] === asker }
-    let chosen = state.withLockedValue { [others] in
-      $0.schedule.victims(among: others, bytes: bytes, mustSuffice: asker != nil, now: clock.now)
-    }
-    for victim in chosen.victims {
-      found.reclaimable.candidates.removeAll { $0.id == victim.id }
-      guard let endpoint = found.owners[victim.id], endpoint.reclaim(victim.id) else { continue }
-      logger.debug("idle worker makes room", metadata: ["worker": "\(victim.id)"])
-      state.withLockedValue { state in
-        state.schedule.workerEvicted(victim)
-        state.evictions.idle += 1
-        state.evictions.idleTime += victim.idle
-      }
-    }
-    if let next = chosen.next { decide { state, _ in state.schedule.roomExpected(at: next) } }
-  }
-
-  private func yield(_ owners: [WorkerOwner], for asking: WorkerID) {
-    guard let asker = owner(of: asking) else { return }
-    let endpoints = Dictionary(endpoints.map { ($0.owner, $0) }) { one, _ in one }
-    var next: HearthInstant?
-    for owner in owners {
-      guard let endpoint = endpoints[owner], endpoint !== asker else { continue }
-      let here = state.withLockedValue { Set($0.granted.lazy.filter { $0.value === endpoint }.map(\.key)) }
-      switch endpoint.yieldWorker(toSuccessor: owner.isSucceeded(by: asker.owner), where: here.contains) {
-      case .none(let until): next = [next, until].compactMap(\.self).min()
-      case .yielded(let id, _):
-        logger.info("worker makes room for one that waits", metadata: ["worker": "\(id)"])
-        return state.withLockedValue { state in
-          state.schedule.workerYielded(id)
-          state.evictions.inUse += 1
-        }
-      }
-    }
-    decide { [next] in $0.schedule.roomDenied(for: asking, until: next, now: $1) }
-  }
+  func owner(of id: WorkerID) -> FunctionEndpoint? { state.withLockedValue { $0.owners[id] } }
 
   private func alarmRang() {
     state.withLockedValue { $0.alarm.rang() }
+    // Something may wait for what others give back.
+    if device != nil, isShort.load(ordering: .relaxed) { measureOverhead() }
     decide { $0.schedule.timeReached(now: $1) }
   }
 

@@ -188,6 +188,11 @@ extension FunctionEndpoint {
       state.workers.filter { state.schedule.hasServed($0.key) && $0.value.nextMeasure <= now }
     }
     for (id, entry) in entries {
+      if let device = entry.device, let pid = entry.pid, !version.sharesProcesses,
+        let bytes = surroundings.host.used(of: device, by: pid)
+      {
+        node.told(id, note(id, bytes), kept: .zero)
+      }
       guard let bytes = entry.handle.memory else { continue }
       state.withLockedValue { $0.workers[id]?.measureAgain(after: now) }
       node.measured(id, usesDevice ? bytes : note(id, bytes))

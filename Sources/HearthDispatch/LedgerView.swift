@@ -17,6 +17,8 @@ public struct LedgerView: Sendable {
   public let evictionIdle: Duration?
   /// Workers in use that made room.
   public let yields: Int
+  /// What is wrong with it; nil when nothing is.
+  public let note: String?
 }
 
 extension DeviceLedger {
@@ -28,7 +30,16 @@ extension DeviceLedger {
         overhead: ByteSize(bytes: state.schedule.overhead + state.schedule.spares), workers: state.schedule.workerCount,
         waiting: state.schedule.waitingCount, eviction: state.schedule.eviction, evictions: state.evictions.idle,
         evictionIdle: state.evictions.idle > 0 ? state.evictions.idleTime / state.evictions.idle : nil,
-        yields: state.evictions.inUse)
+        yields: state.evictions.inUse, note: note(state))
     }
+  }
+
+  /// 10 s: a driver frees what a process had long before.
+  private static let returnTime = Duration.seconds(10)
+
+  private func note(_ state: State) -> String? {
+    guard let left = state.unreturned, left.since.duration(to: clock.now) > DeviceLedger.returnTime else { return nil }
+    let bytes = ByteSize(bytes: left.bytes).rounded
+    return "\(bytes) that worker \(left.worker) had are not free since it ended, and are not used: see nvidia-smi"
   }
 }

@@ -19,6 +19,13 @@ extension ServedFunction {
       case failing
     }
 
+    public enum Tier: String, Sendable {
+      case device
+      /// Kept in the machine's memory without its device.
+      case host
+      case disk
+    }
+
     public let model: Model
     public let state: State
     /// Where its workers are; none where it has none.
@@ -35,6 +42,10 @@ extension ServedFunction {
     public let restores: Int
     /// Whether it is kept there.
     public let isKept: Bool
+    /// Where it is.
+    public var tier: Tier {
+      [.idle, .busy, .unloading].contains(state) ? .device : isKept ? .host : .disk
+    }
     /// Since when nobody has asked for it; nil when nobody ever has.
     public let unused: Duration?
   }

@@ -36,7 +36,7 @@ final class WorkerNode: Sendable {
 
   /// The device for an endpoint's next worker: one that it fits on beside what others use; of those one without a copy
   /// of the same, so that a second copy of what is asked for a lot adds a device to it; then one that keeps its model;
-  /// then one that has room for it; and else the one on which least was loaded, so that all take turns to make room.
+  /// then one that has room for it; and else the one whose idle workers are needed least.
   private func device(for endpoint: FunctionEndpoint, _ demand: DeviceSchedule.Demand) -> DeviceLedger? {
     let keeping = Set(host.keptModels.lazy.filter { $0.isOf(endpoint.owner) }.compactMap(\.device))
     let bytes = demand.declared ?? demand.predicted ?? 0
@@ -46,10 +46,11 @@ final class WorkerNode: Sendable {
       let fits = free >= bytes
       return (
         most >= bytes ? 1 : 0, -ledger.count(of: endpoint.owner), isKept ? 1 : 0, fits ? 1 : 0,
-        fits ? Double(free) : -ledger.cache.turnovers
+        fits ? Double(free) : -ledger.regret(bytes - free, for: endpoint)
       )
     }
-    return devices.max { rank($0) < rank($1) }
+    guard devices.count > 1 else { return devices.first }
+    return devices.map { ($0, rank($0)) }.max { $0.1 < $1.1 }?.0
   }
 
   private struct Place {

@@ -349,6 +349,12 @@ public struct DeviceSchedule: Sendable {
     return free <= now ? Victims(victims: victims) : Victims(next: free)
   }
 
+  /// What is lost when so many more bytes make room, in seconds of loads to come; infinite when they cannot.
+  public func regret(of found: FunctionSchedule.Reclaimable, bytes: Int64) -> Double {
+    let victims = eviction.victims(among: found.candidates, bytes: bytes, mustSuffice: true, cache)
+    return victims.isEmpty && bytes > 0 ? .infinity : eviction.regret(victims, cache)
+  }
+
   /// An idle worker was told to make room.
   public mutating func workerEvicted(_ victim: Eviction.Candidate) {
     workerLeaves(victim.id)

@@ -28,6 +28,18 @@ extension Eviction {
     }
   }
 
+  /// What is lost when these make room, in seconds of loads to come: how often they are asked for and how long their
+  /// loads take, or, by `lru`, how lately.
+  func regret(_ victims: [Candidate], _ clock: CacheClock) -> Double {
+    victims.reduce(0) { sum, victim in
+      let load = max(victim.loadTime.seconds, 1e-6)
+      switch self {
+      case .gdsf: return sum + (isStale(victim, clock) ? 0 : victim.usage.count * load)
+      case .lru: return sum + load / max(victim.idle.seconds, 1e-3)
+      }
+    }
+  }
+
   /// 4: after so many turnovers without a request a count says nothing any more.
   private static let staleTurnovers = 4.0
 

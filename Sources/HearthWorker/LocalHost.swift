@@ -146,6 +146,8 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
 
   public func used(of device: Device) -> ByteSize? { nvml?.used(of: device) }
 
+  public func used(of device: Device, by pid: Int32) -> ByteSize? { nvml?.used(of: device, by: pid) }
+
   public var overhead: HostOverhead {
     let zygotes = zygotePids.withLockedValue { Array($0.values) }.compactMap(ProcessMemory.own)
     let shared = shared.withLockedValue { Array($0.values) }

@@ -11,6 +11,8 @@ public protocol WorkerHost: Sendable {
   var devices: [Device] { get }
   /// What is in use of a device's memory, whoever uses it; nil where nobody can say.
   func used(of device: Device) -> ByteSize?
+  /// What a process has of it; nil where nobody can say.
+  func used(of device: Device, by pid: Int32) -> ByteSize?
   /// What the host's own processes take, workers left out. Reads files.
   var overhead: HostOverhead { get }
   /// Says what to call, from any thread, when what its own processes take has changed.

@@ -169,6 +169,17 @@ int nvmlDeviceGetMemoryInfo(void *device, unsigned long long *memory) {
   memory[1] = memory[0] - memory[2];
   return 0;
 }
+struct process { unsigned pid; unsigned long long used; unsigned instance, compute; };
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *found) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/processes", getenv("STAND_IN"));
+  FILE *file = fopen(path, "r");
+  *count = 0;
+  if (!file) return 0;
+  while (fscanf(file, "%u %llu", &found[*count].pid, &found[*count].used) == 2) ++*count;
+  fclose(file);
+  return 0;
+}
 """
 
 
@@ -222,8 +233,11 @@ def test_memory_of_a_gpu_counts_as_free_when_it_is_seen_to_be(gateways, stand_in
         assert not waiting.done()
         row = devices(gateway)["cuda:0"]
         assert (row["grantedBytes"], row["overheadBytes"]) == (0, 80 << 20)
+        note = gateway.wait_for(lambda: devices(gateway)["cuda:0"].get("note"), "it to be told", timeout=20)
+        assert note.startswith("80 MiB that worker w-") and "not free" in gateway.cli("devices").stdout
         use(folder, 0, 0)
         assert waiting.result().status == 200
+    assert "note" not in devices(gateway)["cuda:0"]
 
 
 # Tiers.
@@ -392,6 +406,17 @@ def test_full_devices_take_turns_to_make_room(gateways):
     gateway.deploy("many", SEES, "models:\n" + entries + ON_GPU, files)
     seen = [call(gateway, f"m{number}").json["device"] for number in range(8)]
     assert abs(seen.count("simulated:0") - seen.count("simulated:1")) <= 2, seen
+
+
+def test_what_a_process_has_of_a_gpu_is_measured(gateways, stand_in):
+    folder, environment = stand_in
+    use(folder, 1, 1500)
+    gateway = gateways(environment)
+    gateway.deploy("one", SEES, "resources: {gpu: 1, gpu-memory: 300MiB}\nscaling: {initial-workers: 1}\n")
+    pid = gateway.workers()[0]["pid"]
+    (folder / "processes").write_text(f"1 5\n{pid} {420 << 20}\n")
+    assert gateway.call("one").status == 200
+    gateway.wait_for(lambda: devices(gateway)["cuda:0"]["grantedBytes"] == 420 << 20, "it to be measured", timeout=20)
 
 
 def test_what_others_use_of_a_gpu_is_not_hidden_by_a_load(gateways, stand_in):

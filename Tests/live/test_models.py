@@ -538,6 +538,36 @@ def test_models_that_wait_in_their_hundreds_do_not_slow_down_one_that_is_there(m
         assert all(answer.result().status in (200, 504) for answer in waiting)
 
 
+def metrics(gateway):
+    """What /metrics says: the number of each line."""
+    answer = gateway.admin_request("GET", "/metrics")
+    assert answer.status == 200 and answer.fields["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.body.decode().splitlines()
+    announced = {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+    found = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert announced == {name.partition("{")[0] for name in found}
+    return {name: float(value) for name, value in found.items()}
+
+
+@everywhere
+def test_metrics_count_what_happened(many, isolation):
+    names = ["a", "b", "c"]
+    gateway = many(dict.fromkeys(names, "mib=20"), memory="84MiB", settings=dict.fromkeys(names, ", memory: 32MiB"))
+    for name in ("a", "b", "c", "a", "a"):
+        assert call(gateway, name).status == 200
+    found = metrics(gateway)
+    where = "simulated:0" if isolation == "simulated" else "cpu"
+    assert found[f'hearth_device_budget_bytes{{device="{where}"}}'] == 84 << 20
+    assert found[f'hearth_evictions_total{{device="{where}",reason="idle"}}'] == 2
+    assert found['hearth_model_hits_total{function="many",model="a"}'] == 1
+    assert found['hearth_model_misses_total{function="many",model="a",tier="disk"}'] == 2
+    assert found['hearth_model_misses_total{function="many",model="a",tier="host"}'] == 0
+    assert found['hearth_model_bytes{function="many",model="a",tier="device"}'] >= 18 << 20
+    assert found['hearth_function_requests_total{function="many",start="cold"}'] == 4
+    assert found['hearth_function_requests_total{function="many",start="warm"}'] == 1
+    assert gateway.admin_request("GET", "/metrics", token="wrong").status == 401
+
+
 # Under load, with real models.
 
 
