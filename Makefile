@@ -66,7 +66,11 @@ setup:
 
 FUNCTIONS := classify-image digits model-zoo
 
-functions: $(FUNCTIONS:%=.cache/weights-%)
+functions: $(FUNCTIONS:%=.cache/weights-%) functions/any-server/bin/server
+
+functions/any-server/bin/server: functions/any-server/server.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -static -o $@ $< -lpthread
 
 # Touched when a function's weights are made: what they consist of differs.
 .cache/weights-%: functions/%/make_weights.py functions/%/weights.txt
@@ -110,4 +114,4 @@ $(VENV)/.test: scripts/requirements-test.txt
 
 ## make clean    remove everything that was built
 clean:
-	rm -rf .build .build-tsan .build-fuzz $(VENV) .cache functions/*/weights Benchmarks/results
+	rm -rf .build .build-tsan .build-fuzz $(VENV) .cache functions/*/weights functions/*/bin Benchmarks/results

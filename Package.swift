@@ -100,8 +100,8 @@ let package = Package(
     .executableTarget(
       name: "HearthCLI",
       dependencies: [
-        "HearthCore", "HearthConfiguration", "HearthBundle", "HearthReplay", "HearthTransfer", "HearthServer",
-        argumentParser,
+        "HearthCore", "HearthConfiguration", "HearthBundle", "HearthReplay", "HearthTransfer", "HearthAdmin",
+        "HearthServer", argumentParser,
       ],
       swiftSettings: strict),
 

@@ -56,27 +56,27 @@ extension AdminRoutes {
 }
 
 /// One decision about a pool, as JSON. Times are RFC 3339.
-struct DecisionView: ResponseEncodable {
-  struct Observation: Encodable {
-    let workers: Int
-    let inFlight: Int
-    let waiting: Int
-    let windowMean: Double
-    let panicWindowMean: Double
-    let isPanic: Bool
-    let wanted: Int?
+public struct DecisionView: Decodable, ResponseEncodable {
+  public struct Observation: Codable, Sendable {
+    public let workers: Int
+    public let inFlight: Int
+    public let waiting: Int
+    public let windowMean: Double
+    public let panicWindowMean: Double
+    public let isPanic: Bool
+    public let wanted: Int?
   }
 
-  let at: Date
+  public let at: Date
   /// When the same was last decided again in a row.
-  let lastAt: Date
-  let count: Int
-  let action: String
-  let reason: String
-  let seen: String
+  public let lastAt: Date
+  public let count: Int
+  public let action: String
+  public let reason: String
+  public let seen: String
   /// The knob that allowed no more, or kept the pool as it is.
-  let limitedBy: String?
-  let observation: Observation
+  public let limitedBy: String?
+  public let observation: Observation
 
   init(_ decision: ScalingDecision, _ policy: FunctionPolicy, _ wallOffset: Duration) {
     func date(_ instant: HearthInstant) -> Date {

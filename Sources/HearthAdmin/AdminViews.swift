@@ -5,19 +5,19 @@ import HearthStore
 import Hummingbird
 
 /// What the admin API answers, as JSON. Durations are seconds, sizes bytes, times RFC 3339.
-struct FunctionView: ResponseEncodable {
-  let name: String
-  let version: String
-  let number: Int
-  let digest: String
-  let description: String?
-  let deployedAt: Date
-  let workers: Int
-  let queued: Int
-  let inFlight: Int
+public struct FunctionView: Decodable, ResponseEncodable {
+  public let name: String
+  public let version: String
+  public let number: Int
+  public let digest: String
+  public let description: String?
+  public let deployedAt: Date
+  public let workers: Int
+  public let queued: Int
+  public let inFlight: Int
   /// `ready`, `cold`, `failing` or `unavailable`.
-  let state: String
-  let reason: String?
+  public let state: String
+  public let reason: String?
 
   init(_ function: FunctionStore.Function, _ served: ServedFunction?) {
     let views = served?.endpoints.map { $0.view() }
@@ -42,21 +42,21 @@ struct FunctionView: ResponseEncodable {
   }
 }
 
-struct WorkerView: ResponseEncodable {
-  let worker: String
-  let function: String
+public struct WorkerView: Decodable, ResponseEncodable {
+  public let worker: String
+  public let function: String
   /// The model that it has loaded; nil where the function is not one of many.
-  let model: String?
-  let version: String
-  let state: String
-  let inFlight: Int
-  let pid: Int32?
+  public let model: String?
+  public let version: String
+  public let state: String
+  public let inFlight: Int
+  public let pid: Int32?
   /// Where it runs: `cpu`, or the device that is its.
-  let device: String
-  let idleSeconds: Double?
-  let note: String?
+  public let device: String
+  public let idleSeconds: Double?
+  public let note: String?
   /// The most proportional set size its processes were measured to take; nil until they were.
-  let memoryBytes: Int64?
+  public let memoryBytes: Int64?
 
   init(_ view: FunctionEndpoint.WorkerView, of endpoint: FunctionEndpoint) {
     worker = view.snapshot.id.description
@@ -73,48 +73,48 @@ struct WorkerView: ResponseEncodable {
   }
 }
 
-struct KnobView: ResponseEncodable {
-  let name: String
-  let value: String
+public struct KnobView: Decodable, ResponseEncodable {
+  public let name: String
+  public let value: String
   /// `default`, `function.yaml` or `live`.
-  let source: String
-  let expected: String
-  let meaning: String
+  public let source: String
+  public let expected: String
+  public let meaning: String
 }
 
-struct DescriptionView: ResponseEncodable {
-  let function: FunctionView
-  let workers: [WorkerView]
-  let policy: [KnobView]
+public struct DescriptionView: Decodable, ResponseEncodable {
+  public let function: FunctionView
+  public let workers: [WorkerView]
+  public let policy: [KnobView]
   /// Isolation features that this machine lacks, with the reason.
-  let missingIsolation: [String: String]
+  public let missingIsolation: [String: String]
 }
 
-struct VersionView: ResponseEncodable {
-  let number: Int
-  let version: String
-  let digest: String
-  let deployedAt: Date
-  let isCurrent: Bool
+public struct VersionView: Decodable, ResponseEncodable {
+  public let number: Int
+  public let version: String
+  public let digest: String
+  public let deployedAt: Date
+  public let isCurrent: Bool
 }
 
-struct BundleView: ResponseEncodable {
-  let digest: String
+public struct BundleView: Decodable, ResponseEncodable {
+  public let digest: String
 }
 
-struct DeployView: ResponseEncodable {
-  let name: String
-  let version: String
-  let number: Int
-  let digest: String
+public struct DeployView: Decodable, ResponseEncodable {
+  public let name: String
+  public let version: String
+  public let number: Int
+  public let digest: String
 }
 
-struct MissingBlobsView: ResponseEncodable {
-  let missing: [String]
+public struct MissingBlobsView: Decodable, ResponseEncodable {
+  public let missing: [String]
 }
 
-struct GatewayView: ResponseEncodable {
-  let version: String
-  let data: String
-  let missingIsolation: [String: String]
+public struct GatewayView: Decodable, ResponseEncodable {
+  public let version: String
+  public let data: String
+  public let missingIsolation: [String: String]
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import HearthAdmin
 import HearthCore
 import HearthTransfer
 
@@ -41,10 +42,7 @@ struct Call: ParsableCommand {
   func run() throws {
     let name = try FunctionName(name)
     let root = try model.map { "\(name)/models/\(try ModelName($0))" } ?? name.rawValue
-    struct Gateway: Decodable {
-      let data: String
-    }
-    let address = try gateway.client().get("/v1/gateway", as: Gateway.self).data
+    let address = try gateway.client().get("/v1/gateway", as: GatewayView.self).data
     let transfer = Transfer("POST", "\(address)/functions/\(root)\(path)")
     transfer.stallTimeout = nil
     // The gateway's certificate is for its public name, not for the loopback address it is called by here.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import HearthAdmin
 import HearthBundle
 import HearthCore
 import HearthTransfer
@@ -20,13 +21,6 @@ struct Deploy: ParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  struct Outcome: Codable {
-    let name: String
-    let version: String
-    let number: Int
-    let digest: String
-  }
-
   func run() throws {
     let client = try gateway.client()
     let bundle = try LocalBundle(path)
@@ -46,10 +40,10 @@ struct Deploy: ParsableCommand {
   }
 
   /// Reads the deploy's steps as they come, and its result.
-  private func deploy(_ name: FunctionName, _ digest: String, _ client: AdminClient) throws -> Outcome {
+  private func deploy(_ name: FunctionName, _ digest: String, _ client: AdminClient) throws -> DeployView {
     struct Line: Decodable {
       let progress: String?
-      let result: Outcome?
+      let result: DeployView?
       let error: GatewayError.Envelope.Content?
     }
     var pending: [UInt8] = []

@@ -1,34 +1,11 @@
 import ArgumentParser
 import Foundation
+import HearthAdmin
 import HearthCore
 import HearthServer
 
-struct FunctionRow: Decodable {
-  let name: String
-  let version: String
-  let number: Int
-  let state: String
-  let workers: Int
-  let inFlight: Int
-  let queued: Int
-  let deployedAt: Date
-  let description: String?
-  let reason: String?
-}
-
-struct WorkerRow: Decodable {
-  let worker: String
-  let function: String
-  let version: String
-  let state: String
-  let inFlight: Int
-  let pid: Int32?
-  let device: String
-  let idleSeconds: Double?
-  let note: String?
-  let memoryBytes: Int64?
-
-  static func table(_ rows: [WorkerRow]) {
+extension WorkerView {
+  static func table(_ rows: [WorkerView]) {
     Terminal.table(
       [["WORKER", "FUNCTION", "VERSION", "STATE", "IN FLIGHT", "PID", "DEVICE", "MEMORY", "IDLE", "NOTE"]]
         + rows.map { row in
@@ -41,14 +18,8 @@ struct WorkerRow: Decodable {
   }
 }
 
-struct KnobRow: Decodable {
-  let name: String
-  let value: String
-  let source: String
-  let expected: String
-  let meaning: String
-
-  static func table(_ rows: [KnobRow]) {
+extension KnobView {
+  static func table(_ rows: [KnobView]) {
     Terminal.table(
       [["KNOB", "VALUE", "FROM", "MEANING", "TAKES"]]
         + rows.map { [$0.name, $0.value, $0.source, $0.meaning, $0.expected] })
@@ -63,7 +34,7 @@ struct List: ParsableCommand {
   func run() throws {
     let body = try gateway.client().call("GET", "/v1/functions")
     if gateway.json { return JSONOutput.pass(body) }
-    let rows: [FunctionRow] = try AdminClient.decode(body)
+    let rows: [FunctionView] = try AdminClient.decode(body)
     guard !rows.isEmpty else { return print("No function is deployed.") }
     Terminal.table(
       [["NAME", "VERSION", "STATE", "WORKERS", "IN FLIGHT", "QUEUED"]]
@@ -81,27 +52,20 @@ struct Describe: ParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  struct View: Decodable {
-    let function: FunctionRow
-    let workers: [WorkerRow]
-    let policy: [KnobRow]
-    let missingIsolation: [String: String]
-  }
-
   func run() throws {
     let body = try gateway.client().call("GET", "/v1/functions/\(FunctionName(name))")
     if gateway.json { return JSONOutput.pass(body) }
-    let view: View = try AdminClient.decode(body)
+    let view: DescriptionView = try AdminClient.decode(body)
     let function = view.function
     print("\(function.name), version \(function.number) (\(function.version)), \(function.state)")
     if let description = function.description { print(description) }
     if let reason = function.reason { print("Loads fail: \(reason)") }
     print("\(function.workers) workers, \(function.inFlight) requests in flight, \(function.queued) waiting\n")
     if !view.workers.isEmpty {
-      WorkerRow.table(view.workers)
+      WorkerView.table(view.workers)
       print()
     }
-    KnobRow.table(view.policy)
+    KnobView.table(view.policy)
     for (feature, reason) in view.missingIsolation.sorted(by: { $0.key < $1.key }) {
       print("\nThis machine lacks \(feature): \(reason).")
     }
@@ -116,9 +80,9 @@ struct Workers: ParsableCommand {
   func run() throws {
     let body = try gateway.client().call("GET", "/v1/workers")
     if gateway.json { return JSONOutput.pass(body) }
-    let rows: [WorkerRow] = try AdminClient.decode(body)
+    let rows: [WorkerView] = try AdminClient.decode(body)
     guard !rows.isEmpty else { return print("No worker runs.") }
-    WorkerRow.table(rows)
+    WorkerView.table(rows)
   }
 }
 
@@ -130,17 +94,10 @@ struct Versions: ParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  struct Row: Decodable {
-    let number: Int
-    let digest: String
-    let deployedAt: Date
-    let isCurrent: Bool
-  }
-
   func run() throws {
     let body = try gateway.client().call("GET", "/v1/functions/\(FunctionName(name))/versions")
     if gateway.json { return JSONOutput.pass(body) }
-    let rows: [Row] = try AdminClient.decode(body)
+    let rows: [VersionView] = try AdminClient.decode(body)
     Terminal.table(
       [["NUMBER", "DIGEST", "DEPLOYED", ""]]
         + rows.map { ["\($0.number)", $0.digest, $0.deployedAt.formatted(.iso8601), $0.isCurrent ? "current" : ""] })

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import HearthAdmin
 import HearthBundle
 import HearthCore
 
@@ -22,40 +23,10 @@ struct ListModels: ParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  struct Row: Decodable {
-    let model: String
-    let state: String
-    let tier: String
-    let devices: [String]
-    let pinned: Bool
-    let added: Bool
-    let fileBytes: Int64
-    let expectedBytes: Int64
-    let measuredBytes: Int64?
-    let hits: Int
-    let misses: Int
-    let loads: Int
-    let loadSeconds: Double?
-    let unusedSeconds: Double?
-    let queued: Int
-    let reason: String?
-
-    var cells: [String] {
-      let kind = [pinned ? "pinned" : nil, added ? "added" : nil].compactMap(\.self).joined(separator: ", ")
-      return [
-        model, state, devices.isEmpty ? tier : devices.joined(separator: ", "), ByteSize(bytes: fileBytes).rounded,
-        ByteSize(bytes: expectedBytes).rounded,
-        measuredBytes.map { ByteSize(bytes: $0).rounded } ?? "-", "\(hits)", "\(misses)", "\(loads)",
-        loadSeconds.map { "\(($0 * 1_000).rounded() / 1_000) s" } ?? "-",
-        unusedSeconds.map { Duration.seconds($0.rounded()).text } ?? "-", "\(queued)", reason ?? kind,
-      ]
-    }
-  }
-
   func run() throws {
     let body = try gateway.client().call("GET", "/v1/functions/\(FunctionName(name))/models")
     if gateway.json { return JSONOutput.pass(body) }
-    let rows: [Row] = try AdminClient.decode(body)
+    let rows: [ModelView] = try AdminClient.decode(body)
     guard !rows.isEmpty else {
       return print("\(name) has no model yet. Add one: hearth models add \(name) MODEL PATH")
     }
@@ -66,6 +37,19 @@ struct ListModels: ParsableCommand {
           "WAITING", "NOTE",
         ]
       ] + rows.map(\.cells))
+  }
+}
+
+extension ModelView {
+  fileprivate var cells: [String] {
+    let kind = [pinned ? "pinned" : nil, added ? "added" : nil].compactMap(\.self).joined(separator: ", ")
+    return [
+      model, state, devices.isEmpty ? tier : devices.joined(separator: ", "), ByteSize(bytes: fileBytes).rounded,
+      ByteSize(bytes: expectedBytes).rounded,
+      measuredBytes.map { ByteSize(bytes: $0).rounded } ?? "-", "\(hits)", "\(misses)", "\(loads)",
+      loadSeconds.map { "\(($0 * 1_000).rounded() / 1_000) s" } ?? "-",
+      unusedSeconds.map { Duration.seconds($0.rounded()).text } ?? "-", "\(queued)", reason ?? kind,
+    ]
   }
 }
 
@@ -155,25 +139,10 @@ struct Devices: ParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  struct Row: Decodable {
-    let device: String
-    let model: String?
-    let budgetBytes: Int64
-    let grantedBytes: Int64
-    let overheadBytes: Int64
-    let workers: Int
-    let waiting: Int
-    let eviction: String
-    let evictions: Int
-    let evictionIdleSeconds: Double?
-    let yields: Int
-    let note: String?
-  }
-
   func run() throws {
     let body = try gateway.client().call("GET", "/v1/devices")
     if gateway.json { return JSONOutput.pass(body) }
-    let rows: [Row] = try AdminClient.decode(body)
+    let rows: [DeviceView] = try AdminClient.decode(body)
     Terminal.table(
       [
         [

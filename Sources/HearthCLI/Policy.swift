@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import HearthAdmin
 import HearthCore
 
 struct Policy: ParsableCommand {
@@ -36,7 +37,7 @@ struct Policy: ParsableCommand {
       ? try client.call("GET", path)
       : try client.call("PATCH", path, body: .bytes([UInt8](JSONEncoder().encode(changes))))
     if gateway.json { return JSONOutput.pass(body) }
-    KnobRow.table(try AdminClient.decode(body))
+    KnobView.table(try AdminClient.decode(body))
   }
 }
 

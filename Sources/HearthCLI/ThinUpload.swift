@@ -1,4 +1,5 @@
 import Foundation
+import HearthAdmin
 import HearthBundle
 import HearthCore
 
@@ -25,11 +26,8 @@ struct ThinUpload {
 
   private func sendBlobs(_ client: AdminClient) throws {
     guard !blobs.isEmpty else { return }
-    struct Missing: Decodable {
-      let missing: [String]
-    }
     let query = try JSONEncoder().encode(["digests": blobs.map(\.digest.hex)])
-    let answer: Missing = try AdminClient.decode(
+    let answer: MissingBlobsView = try AdminClient.decode(
       client.call("POST", "/v1/blobs/missing", body: .bytes([UInt8](query))))
     var missing = Set(answer.missing)
     for blob in blobs where missing.remove(blob.digest.hex) != nil {
@@ -46,10 +44,7 @@ struct ThinUpload {
     defer { unlink(archive) }
     try BundleArchive.pack(folder, manifest: manifest, to: archive, withoutBlobs: true)
     let size = try FileManager.default.attributesOfItem(atPath: archive)[.size] as? Int64 ?? 0
-    struct Stored: Decodable {
-      let digest: String
-    }
-    let answer: Stored = try AdminClient.decode(
+    let answer: BundleView = try AdminClient.decode(
       client.call(
         "POST", route, body: .file(path: archive, size: size), type: "application/zstd",
         progress: { Terminal.progress("uploading", $0, $1) }))

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import HearthAdmin
 import HearthCore
 
 struct Why: ParsableCommand {
@@ -18,21 +19,12 @@ struct Why: ParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  struct Row: Decodable {
-    let at: Date
-    let lastAt: Date
-    let count: Int
-    let action: String
-    let reason: String
-    let seen: String
-  }
-
   func run() throws {
     var path = "/v1/functions/\(try FunctionName(name))/decisions?last=\(max(0, last))"
     if let model { path += "&model=\(try ModelName(model))" }
     let body = try gateway.client().call("GET", path)
     if gateway.json { return JSONOutput.pass(body) }
-    let rows: [Row] = try AdminClient.decode(body)
+    let rows: [DecisionView] = try AdminClient.decode(body)
     guard !rows.isEmpty else { return print("Nothing was decided yet: no request has come, and no worker is kept.") }
     for row in rows {
       let until = row.lastAt > row.at ? " until \(clock(row.lastAt))" : ""

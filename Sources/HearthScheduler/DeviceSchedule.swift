@@ -118,6 +118,8 @@ public struct DeviceSchedule: Sendable {
   /// What of the overhead is there for good. A worker that does not fit beside it is refused at once; one that does not
   /// fit beside the rest when it has waited for its patience.
   private var steady: Int64 = 0
+  /// What of it is nothing of the host's, and may go any time.
+  private var foreign: Int64 = 0
   /// Bytes of workers that were told to make room.
   private(set) var leavingBytes: Int64 = 0
   public internal(set) var granted: Int64 = 0
@@ -155,11 +157,12 @@ public struct DeviceSchedule: Sendable {
   var held: Int64 { used - leavingBytes }
 
   /// What a worker takes: as declared, else as others of its version were measured, else a guess. What is not declared
-  /// is never taken to be more than the budget, since that would keep the function from ever being measured again.
+  /// is never taken to be more than there is beside the host's own processes, since that would keep the function from
+  /// ever being measured again.
   func expectedBytes(of ask: Ask) -> Int64 {
     if let declared = ask.demand.declared { return max(declared, ask.demand.least) }
     let expected = measured[ask.owner] ?? ask.demand.predicted ?? DeviceSchedule.bytesUnknown
-    return max(ask.demand.least, min(expected, max(0, bytesMax)))
+    return max(ask.demand.least, min(expected, max(0, memory - overhead + foreign)))
   }
 
   /// The most that a worker can ever have.
@@ -308,6 +311,7 @@ public struct DeviceSchedule: Sendable {
   private mutating func noteUsed(_ used: Int64) {
     let settled = grants.values.reduce(Int64(0)) { $0 + ($1.isStarting ? 0 : $1.bytes) }
     overhead = min(max(overhead, used - granted, 0), max(0, used - settled))
+    foreign = overhead
   }
 
   /// A model was taken away: what it took says nothing any more.

@@ -236,6 +236,21 @@ struct DeviceScheduleTests {
     #expect(ask(&device, 3, of: 3, 120, at: 40).effects == [.refuse(WorkerID(3), bytes: 120 * mebibyte)])
   }
 
+  @Test("What nobody knows the size of gets what there is beside the host's processes, at once")
+  func unknownBesideOverhead() {
+    var node = DeviceSchedule(memory: 120 * mebibyte, startsMax: 10)
+    _ = node.overheadMeasured(20 * mebibyte, passing: 44 * mebibyte, now: instant(0))
+    let actions = node.startAsked(
+      WorkerID(1), of: owner(1), .init(predicted: 70 * mebibyte), now: instant(0))
+    #expect(actions.granted == [WorkerID(1)])
+    #expect(node.granted == 56 * mebibyte)
+    var device = DeviceSchedule(memory: 120 * mebibyte, startsMax: 10, startTime: nil)
+    _ = device.usedMeasured(64 * mebibyte, now: instant(0))
+    let waiting = device.startAsked(
+      WorkerID(1), of: owner(1), .init(predicted: 70 * mebibyte), now: instant(0))
+    #expect(waiting.granted == [], "what others use there may go")
+  }
+
   @Test("What others use of a device is neither hidden by a load nor taken to be more because of one")
   func foreignUse() {
     var device = DeviceSchedule(memory: 100 * mebibyte, startsMax: 10, startTime: nil)

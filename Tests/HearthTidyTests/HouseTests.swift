@@ -55,9 +55,8 @@ private enum House {
       "HearthHTTP", "HearthAdmin", "NIOCore", "NIOPosix", "ServiceLifecycle", "Logging", "Foundation",
     ],
     "HearthCLI": [
-      "HearthCore", "HearthConfiguration", "HearthBundle", "HearthReplay", "HearthTransfer", "HearthServer",
-      "ArgumentParser",
-      "Foundation",
+      "HearthCore", "HearthConfiguration", "HearthBundle", "HearthReplay", "HearthTransfer", "HearthAdmin",
+      "HearthServer", "ArgumentParser", "Foundation",
     ],
     "HearthTestSupport": ["HearthCore", "HearthBundle", "Foundation"],
   ]

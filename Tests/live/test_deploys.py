@@ -292,7 +292,7 @@ def test_every_function_of_the_house_answers(gateway, name):
     for expected in json.loads((folder / "example/expected.json").read_text())["calls"]:
         path = f"/functions/{name}{expected.get('path', '')}"
         body = (folder / "example" / expected["request"]).read_bytes()
-        for start in ("zygote", "hot"):
+        for start in (expected.get("start", "zygote"), "hot"):
             answer = gateway.request(path, body, fields={"Content-Type": expected["content-type"]}, timeout=120)
             assert (answer.status, answer.start) == (200, start), answer.body
             check_answer(answer.json, expected["answer"], expected["tolerance"])
