@@ -40,13 +40,24 @@ enum ProcessMemory {
     return text.hasPrefix("0 ")
   }
 
-  private static func read(_ pid: Int32) -> Int64? {
-    guard let text = try? String(contentsOfFile: "/proc/\(pid)/smaps_rollup", encoding: .utf8) else { return nil }
-    for line in text.split(separator: "\n") where line.hasPrefix("Pss:") {
-      // In KiB.
-      return line.split(separator: " ").dropFirst().first.flatMap { Int64($0) }.map { $0 * 1_024 }
+  /// How much more of a process alone is resident than counts as its own: what it shares with others.
+  static func sharing(of pid: Int32) -> (own: ByteSize, sharing: ByteSize)? {
+    guard let text = rollup(pid), let own = bytes("Pss:", in: text), let resident = bytes("Rss:", in: text) else {
+      return nil
     }
-    return nil
+    return (ByteSize(bytes: own), ByteSize(bytes: resident - own))
+  }
+
+  private static func read(_ pid: Int32) -> Int64? { rollup(pid).flatMap { bytes("Pss:", in: $0) } }
+
+  private static func rollup(_ pid: Int32) -> String? {
+    try? String(contentsOfFile: "/proc/\(pid)/smaps_rollup", encoding: .utf8)
+  }
+
+  private static func bytes(_ name: String, in text: String) -> Int64? {
+    guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix(name) }) else { return nil }
+    // In KiB.
+    return line.split(separator: " ").dropFirst().first.flatMap { Int64($0) }.map { $0 * 1_024 }
   }
 
   private static func children(of pid: Int32) -> [Int32] {

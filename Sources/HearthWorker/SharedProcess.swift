@@ -156,10 +156,9 @@ final class SharedProcess: @unchecked Sendable {
   /// What it takes beside its models. Reads files, for long where it is large.
   var overhead: ByteSize? {
     let models = housed.withLockedValue { Array($0.values) }
-    guard let pid = carrier.processNumber, let own = carrier.memory, let resident = ProcessMemory.resident(of: pid)
-    else { return nil }
+    guard let pid = carrier.processNumber, let (own, sharing) = ProcessMemory.sharing(of: pid) else { return nil }
     return measures.withLockedValue { measures in
-      measures.sharing = resident.bytes - own.bytes
+      measures.sharing = sharing.bytes
       return measures.note(own.bytes, models)
     }
   }
