@@ -230,8 +230,10 @@ final class DeviceLedger: Sendable {
   func count(of owner: WorkerOwner) -> Int { state.withLockedValue { $0.schedule.count(of: owner) } }
 
   /// A worker's memory was measured.
-  func measured(_ id: WorkerID, _ bytes: Int64, kept: ByteSize) {
-    decide { $0.schedule.workerMeasured(id, bytes: bytes, kept: kept.bytes, now: $1) }
+  func measured(_ id: WorkerID, _ bytes: ByteSize, peak: ByteSize, kept: ByteSize) {
+    decide {
+      $0.schedule.workerMeasured(id, bytes: bytes.bytes, peak: peak.bytes, kept: kept.bytes, now: $1)
+    }
   }
 
   func decide(_ fact: (inout State, HearthInstant) -> [DeviceSchedule.Action]) {

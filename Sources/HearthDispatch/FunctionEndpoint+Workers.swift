@@ -99,7 +99,7 @@ extension FunctionEndpoint {
       decide { $0.workerBecameReady(id, now: $1) }
       node.becameReady(id)
       settleActivations(.success(()))
-    case .measured(let bytes, let kept): node.told(id, note(id, bytes), kept: kept)
+    case .measured(let bytes, let peak, let kept): node.told(id, note(id, bytes, peak: peak), peak: peak, kept: kept)
     case .withdrew(let copy):
       let invocation = state.withLockedValue { $0.recalled.removeValue(forKey: copy) }
       invocation?.onLoop { $0.withdrawn(by: worker) }
@@ -191,7 +191,7 @@ extension FunctionEndpoint {
       if let device = entry.device, let pid = entry.pid, !version.sharesProcesses,
         let bytes = surroundings.host.used(of: device, by: pid)
       {
-        node.told(id, note(id, bytes), kept: .zero)
+        node.told(id, note(id, bytes), peak: bytes, kept: .zero)
       }
       guard let bytes = entry.handle.memory else { continue }
       state.withLockedValue { $0.workers[id]?.measureAgain(after: now) }
@@ -206,14 +206,18 @@ extension FunctionEndpoint {
   var usesDevice: Bool { version.spec.resources.gpu > 0 }
 
   /// Notes what a worker was seen to take where memory is scarce. The most it took counts: it may take that again.
-  private func note(_ id: WorkerID, _ bytes: ByteSize) -> ByteSize {
+  ///
+  /// - Parameter peak: the most while it was loaded, which the next one is reserved.
+  private func note(_ id: WorkerID, _ bytes: ByteSize, peak: ByteSize = .zero) -> ByteSize {
     let most = state.withLockedValue { state in
       let most = max(bytes, state.workers[id]?.memory ?? bytes)
       state.workers[id]?.memory = most
       state.measured = max(most, state.measured ?? most)
       return most
     }
-    if let model { surroundings.prediction?.withLockedValue { $0.observe(files: model.bytes, memory: most.bytes) } }
+    if let model {
+      surroundings.prediction?.withLockedValue { $0.observe(files: model.bytes, memory: max(most, peak).bytes) }
+    }
     return most
   }
 }

@@ -130,17 +130,19 @@ final class WorkerNode: Sendable {
   func bytes(of id: WorkerID) -> ByteSize { memory.bytes(of: id) }
 
   /// A worker's share of the machine's memory was measured.
-  func measured(_ id: WorkerID, _ bytes: ByteSize) { memory.measured(id, bytes.bytes, kept: .zero) }
+  func measured(_ id: WorkerID, _ bytes: ByteSize) { memory.measured(id, bytes, peak: bytes, kept: .zero) }
 
   /// A worker itself says what its model takes: of its device if it has one.
   ///
-  /// - Parameter kept: what the process that it shares has come to take more of the machine's memory.
-  func told(_ id: WorkerID, _ bytes: ByteSize, kept: ByteSize) {
+  /// - Parameters:
+  ///   - peak: the most that it took while it was loaded.
+  ///   - kept: what the process that it shares has come to take more of the machine's memory.
+  func told(_ id: WorkerID, _ bytes: ByteSize, peak: ByteSize, kept: ByteSize) {
     if let place = place(of: id) {
-      place.measured(id, bytes.bytes, kept: .zero)
+      place.measured(id, bytes, peak: peak, kept: .zero)
       memory.kept(kept)
     } else {
-      memory.measured(id, bytes.bytes, kept: kept)
+      memory.measured(id, bytes, peak: peak, kept: kept)
     }
   }
 

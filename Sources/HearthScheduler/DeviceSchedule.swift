@@ -319,13 +319,15 @@ public struct DeviceSchedule: Sendable {
 
   /// A worker's memory was measured. It counts from now on, for this one and for those to come.
   ///
-  /// - Parameter kept: as with `workerEnded`.
+  /// - Parameters:
+  ///   - peak: the most that it took while it was loaded, which the next one is reserved.
+  ///   - kept: as with `workerEnded`.
   public mutating func workerMeasured(
-    _ id: WorkerID, bytes: Int64, kept: Int64 = 0, now: HearthInstant
+    _ id: WorkerID, bytes: Int64, peak: Int64 = 0, kept: Int64 = 0, now: HearthInstant
   ) -> [Action] {
     overhead = max(0, overhead + kept)
     guard let grant = grants[id] else { return [] }
-    measured[grant.owner] = max(bytes, measured[grant.owner] ?? 0)
+    measured[grant.owner] = max(bytes, peak, measured[grant.owner] ?? 0)
     granted += bytes - grant.bytes
     if grant.isLeaving { leavingBytes += bytes - grant.bytes }
     grants[id]!.bytes = bytes

@@ -72,10 +72,10 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
     case .ready(let seconds, let isRestored): becameReady(load: .seconds(seconds), isRestored: isRestored)
-    case .measured(let bytes):
+    case .measured(let bytes, let peak):
       taken.withLockedValue { $0 = ByteSize(bytes: bytes) }
-      observer(
-        self, .measured(ByteSize(bytes: bytes), kept: process.withLockedValue { $0 }?.overheadGrowth() ?? .zero))
+      let kept = process.withLockedValue { $0 }?.overheadGrowth() ?? .zero
+      observer(self, .measured(ByteSize(bytes: bytes), peak: ByteSize(bytes: max(bytes, peak)), kept: kept))
     case .failed(_, let message, _, let isOutOfMemory): failure = (message, isOutOfMemory)
     case .unloaded(let isKept):
       if isKept, let number = takeKeptNumber() { process.withLockedValue { $0 }?.leftDevice(number, self) }

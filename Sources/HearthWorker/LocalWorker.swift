@@ -258,9 +258,11 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
       becomeWaiting()
     case .progress(let fraction, let note): observer(self, .progressed(fraction: fraction, note: note))
     case .withdrawn(let request): observer(self, .withdrew(copy: request))
-    case .measured(let bytes):
+    case .measured(let bytes, let peak):
       // Of the machine's memory the kernel knows better.
-      if plan.device != nil { observer(self, .measured(ByteSize(bytes: bytes), kept: .zero)) }
+      if plan.device != nil {
+        observer(self, .measured(ByteSize(bytes: bytes), peak: ByteSize(bytes: max(bytes, peak)), kept: .zero))
+      }
     case .unloaded: break
     case .ready(let loadSeconds, _):
       // The zygote's word of the start and this one come by different sockets.

@@ -143,9 +143,9 @@ public enum WorkerEvent: Sendable {
   ///
   /// `isRestored`: its model was kept in the machine's memory, and is back on its device.
   case ready(spawn: Duration, load: Duration, isRestored: Bool)
-  /// It takes so much memory, where the worker itself tells it. `kept` is what a process that it shares with others has
-  /// come to take more beside its models, or less if negative.
-  case measured(ByteSize, kept: ByteSize)
+  /// It takes so much memory, and at most took `peak` while it was loaded, where the worker itself tells it. `kept` is
+  /// what a process that it shares with others has come to take more beside its models, or less if negative.
+  case measured(ByteSize, peak: ByteSize, kept: ByteSize)
   /// A copy of a request that was sent ahead comes back unbegun.
   case withdrew(copy: String)
   /// It never became ready; `reason` is fit for callers.

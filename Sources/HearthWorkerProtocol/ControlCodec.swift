@@ -230,7 +230,9 @@ extension WorkerReport: ControlMessageCoding {
         isRestored: try members.decode(Bool.self, forKey: "restored"))
     case "withdrawn": self = .withdrawn(request: try members.decode(String.self, forKey: "request"))
     case "measured":
-      self = .measured(bytes: ControlMessage.plausible(try members.decode(Int64.self, forKey: "bytes")))
+      self = .measured(
+        bytes: ControlMessage.plausible(try members.decode(Int64.self, forKey: "bytes")),
+        peakBytes: ControlMessage.plausible(try members.decode(Int64.self, forKey: "peak_bytes")))
     case "unloaded": self = .unloaded(isKept: try members.decode(Bool.self, forKey: "kept"))
     case "failed":
       self = .failed(
@@ -254,7 +256,9 @@ extension WorkerReport: ControlMessageCoding {
       try members.encode(loadSeconds, forKey: "load_seconds")
       try members.encode(isRestored, forKey: "restored")
     case .withdrawn(let request): try members.encode(request, forKey: "request")
-    case .measured(let bytes): try members.encode(bytes, forKey: "bytes")
+    case .measured(let bytes, let peakBytes):
+      try members.encode(bytes, forKey: "bytes")
+      try members.encode(peakBytes, forKey: "peak_bytes")
     case .failed(let type, let message, let traceback, let isOutOfMemory):
       try members.encode(type, forKey: "error_type")
       try members.encode(message, forKey: "message")

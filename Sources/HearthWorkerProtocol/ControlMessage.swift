@@ -64,9 +64,9 @@ public enum WorkerReport: Hashable, Sendable {
   case ready(loadSeconds: Double, isRestored: Bool)
   /// The request was not begun and will not be: no answer to it follows. Said only in answer to `withdraw`.
   case withdrawn(request: String)
-  /// What a model takes: as its author says; or, of a process that many share, what that grew by at its load and its
-  /// first request.
-  case measured(bytes: Int64)
+  /// What a model takes, and at most took while it was loaded: as its author says; or, of a process that many share,
+  /// what that grew by at its load and its first request.
+  case measured(bytes: Int64, peakBytes: Int64)
   /// A model is gone from a process that many share, or `isKept` there without what it had on its device. Memory is
   /// given back as far as that can be.
   case unloaded(isKept: Bool)

@@ -297,13 +297,15 @@ def test_a_model_that_cannot_be_loaded_says_why_and_harms_no_other(many):
 
 
 @both
-def test_memory_is_reserved_as_predicted_and_corrected_as_measured(many):
+def test_memory_is_reserved_as_predicted_and_corrected_as_measured(many, isolation):
     gateway = many({"a": "mib=50", "b": "mib=50"})
     call(gateway, "a")
     measured = gateway.wait_for(lambda: models(gateway)["a"].get("measuredBytes"), "a to be measured")
     # In a process that is there already some of it comes out of what that holds anyway.
     assert 0.95 * (50 << 20) < measured < 90 << 20
-    assert models(gateway)["b"]["expectedBytes"] == measured, "as the one nearest in size took"
+    # As the one nearest in size took; and its load made a copy, which is not seen from outside of the process.
+    most = {"process": measured, "shared": measured + (50 << 20)}[isolation]
+    assert measured <= models(gateway)["b"]["expectedBytes"] <= most
 
 
 @everywhere

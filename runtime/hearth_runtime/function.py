@@ -84,7 +84,7 @@ class Function:
         seconds = round(time.monotonic() - began, 6)
         self._control.send({"type": "ready", "load_seconds": seconds, "restored": is_restored})
         if self.size is not None:
-            self.tell_size(self.size)
+            self.tell_size(self.size, self.size)
 
     def offload(self) -> bool:
         """Takes the model off its device and keeps it, if the author's class can; returns whether it is kept.
@@ -121,9 +121,9 @@ class Function:
         if self._bandwidth is not None:
             time.sleep(max(0.0, self.model_bytes / self._bandwidth - (time.monotonic() - began)))
 
-    def tell_size(self, size: int) -> None:
-        """Reports what the model takes, in bytes."""
-        self._control.send({"type": "measured", "bytes": size})
+    def tell_size(self, size: int, peak: int) -> None:
+        """Reports what the model takes, and took at most while it was loaded, in bytes."""
+        self._control.send({"type": "measured", "bytes": size, "peak_bytes": peak})
 
     @property
     def model_bytes(self) -> int:

@@ -111,6 +111,8 @@ class HousedModel:
         self._control = control
         self._footprint = footprint
         self._share = Share(function.model_bytes)
+        #: What it took while it was loaded beyond what it keeps, in bytes.
+        self._load_extra = 0
         #: Whether it is to stay in the machine's memory when it leaves its device.
         self.is_to_be_kept = False
         self.server = Server(function, control, slots)
@@ -123,7 +125,9 @@ class HousedModel:
         with self._footprint.growth(self._share):
             is_loaded = self._function.restore(self._control) if is_kept else self._function.load()
             # What was needed for the load alone goes back.
+            most = self._footprint.read()
             give_back()
+            self._load_extra = max(0, most - self._footprint.read())
         return is_loaded
 
     @contextmanager
@@ -134,7 +138,9 @@ class HousedModel:
                 yield
         finally:
             if self._function.size is None:
-                self._function.tell_size(self._footprint.bytes_of(self._share))
+                size = self._footprint.bytes_of(self._share)
+                # Others that load meanwhile may have given back as well: it hardly needed more than it keeps.
+                self._function.tell_size(size, size + min(size, self._load_extra))
 
     def leave(self) -> Function | None:
         """Gives its memory back, or that of its device alone if it is to be kept. Returns what is kept."""
