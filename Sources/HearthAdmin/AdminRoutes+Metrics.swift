@@ -52,7 +52,10 @@ extension AdminRoutes {
 
   private func addFunctions(to metrics: inout MetricsText) {
     let functions = registry.served.map { served in
-      (name: served.version.name.rawValue, views: served.endpoints.map { ($0.view(), $0.usage) })
+      (
+        name: served.version.name.rawValue, views: served.endpoints.map { ($0.view(), $0.usage) },
+        removed: served.removedRequests
+      )
     }
     func each(_ value: (FunctionEndpoint.View) -> Int) -> [Sample] {
       functions.map { function in
@@ -68,11 +71,12 @@ extension AdminRoutes {
       "Requests that found a worker there or on its way (warm), and that one was started for (cold). "
         + "Begins anew with each version.",
       functions.flatMap { function in
-        [("warm", \Usage.hits), ("cold", \Usage.misses)].map { start, count in
-          Sample(
-            labels: ["function": function.name, "start": start],
-            value: Double(function.views.reduce(0) { $0 + $1.1[keyPath: count] }))
-        }
+        [("warm", \Usage.hits, function.removed.hits), ("cold", \Usage.misses, function.removed.misses)]
+          .map { start, count, removed in
+            Sample(
+              labels: ["function": function.name, "start": start],
+              value: Double(function.views.reduce(removed) { $0 + $1.1[keyPath: count] }))
+          }
       })
   }
 
@@ -93,8 +97,8 @@ extension AdminRoutes {
       "hearth_model_misses_total", .counter, "Requests that a model was brought in for, by the tier it was in.",
       used.flatMap { model in
         let usage = model.view.usage
-        let restores = min(model.view.restores, usage.misses)
-        return [("disk", usage.misses - restores), ("host", restores)].map { tier, count in
+        let restores = model.view.restores
+        return [("disk", max(0, usage.misses - restores)), ("host", restores)].map { tier, count in
           Sample(
             labels: ["function": model.function, "model": model.view.model.name.rawValue, "tier": tier],
             value: Double(count))

@@ -22,7 +22,7 @@ public struct ModelView: Decodable, ResponseEncodable {
   public let hits: Int
   public let misses: Int
   public let loads: Int
-  /// How many of the loads brought it back from the host's memory.
+  /// How many of the misses brought it back from the host's memory.
   public let restores: Int
   public let loadSeconds: Double?
   public let unusedSeconds: Double?

@@ -122,9 +122,10 @@ final class DeviceLedger: Sendable {
     decide { state, now in
       state.owners[id] = nil
       state.granted[id] = nil
-      let before = state.schedule.overhead
+      if let used { state.schedule.noteUsed(used.bytes) }
+      let (before, held) = (state.schedule.overhead, state.schedule.bytes(of: id))
       let actions = state.schedule.workerEnded(id, kept: kept.bytes, used: used?.bytes, now: now)
-      let left = state.schedule.overhead - before
+      let left = min(state.schedule.overhead - before, held)
       if used != nil, left > 0 { state.unreturned = Unreturned(worker: id, since: now, bytes: left) }
       return actions
     }

@@ -46,7 +46,7 @@ extension FunctionEndpoint {
   /// How much it is asked for.
   public var usage: Usage { state.withLockedValue { $0.schedule.usage } }
 
-  /// How often its model was brought back from the machine's memory.
+  /// For how many requests its model was brought back from the machine's memory.
   var restores: Int { state.withLockedValue { $0.restores } }
 
   public func view() -> View {

@@ -93,7 +93,6 @@ extension FunctionEndpoint {
     case .ready(let spawn, let load, let isRestored):
       state.withLockedValue { state in
         state.workers[id]?.timing = StartTiming(spawn: spawn, load: load, isRestored: isRestored)
-        if isRestored { state.restores += 1 }
         state.workers[id]?.note = nil
       }
       decide { $0.workerBecameReady(id, now: $1) }

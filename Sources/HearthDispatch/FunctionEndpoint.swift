@@ -55,7 +55,7 @@ public final class FunctionEndpoint: Sendable {
     var workers: [WorkerID: WorkerEntry] = [:]
     /// Workers that are being started and have no entry yet.
     var launching: Set<WorkerID> = []
-    /// How often its model was brought back from the machine's memory.
+    /// For how many requests its model was brought back from the machine's memory.
     var restores = 0
     /// The most that any of its workers was measured to take.
     var measured: ByteSize?
@@ -74,6 +74,7 @@ public final class FunctionEndpoint: Sendable {
     case hurry(WorkerID)
     case withdrawStart(WorkerID)
     case stop(any WorkerHandle, makesRoom: Bool)
+    case stopLoading(any WorkerHandle)
     case kill(any WorkerHandle)
     case wake(HearthInstant)
   }
@@ -260,6 +261,7 @@ public final class FunctionEndpoint: Sendable {
       }
       let invocation = take(id)
       if state.schedule.pipelines { state.sent[id] = invocation }
+      if entry.timing.isRestored, kind == .zygote || kind == .cold { state.restores += 1 }
       effects.append(.run(invocation, entry.handle, kind, entry.timing, isAhead: isAhead))
     }
     for action in actions {
@@ -281,7 +283,7 @@ public final class FunctionEndpoint: Sendable {
       case .killWorker(let id, let reason):
         surroundings.logger.info("kill worker", metadata: ["worker": "\(id)", "reason": "\(reason)"])
         if let entry = state.workers[id] {
-          effects.append(reason.isPatient ? .stop(entry.handle, makesRoom: false) : .kill(entry.handle))
+          effects.append(reason.isPatient ? .stopLoading(entry.handle) : .kill(entry.handle))
         } else if !state.launching.contains(id) {
           effects.append(.withdrawStart(id))
         }
@@ -312,6 +314,10 @@ public final class FunctionEndpoint: Sendable {
       case .stop(let worker, let makesRoom):
         node.leaves(worker.id)
         if makesRoom { node.keep(worker, of: self) }
+        worker.stop()
+      case .stopLoading(let worker):
+        // In a process that others share it may go on for a while, and holds its memory.
+        if !version.sharesProcesses { node.leaves(worker.id) }
         worker.stop()
       case .kill(let worker):
         node.leaves(worker.id)

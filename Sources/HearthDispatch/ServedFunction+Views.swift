@@ -38,7 +38,7 @@ extension ServedFunction {
     public let measured: ByteSize?
     public let queued: Int
     public let usage: Usage
-    /// How many of its loads brought it back from the machine's memory.
+    /// How many of its misses brought it back from the machine's memory.
     public let restores: Int
     /// Whether it is kept there.
     public let isKept: Bool

@@ -19,8 +19,10 @@ public final class ServedFunction: Sendable {
     var entries: [ModelName: Entry] = [:]
     /// The same names as they stand in a path.
     var names: [Substring: ModelName] = [:]
-    /// Those that were taken away and may still finish requests.
+    /// Those that were taken away and may still finish requests, and the requests of those that have.
     var removed: [FunctionEndpoint] = []
+    var removedHits = 0
+    var removedMisses = 0
     /// The function's policy in force.
     var policy: FunctionPolicy
     var incarnations = 0
@@ -54,6 +56,11 @@ public final class ServedFunction: Sendable {
   }
 
   public var hasModels: Bool { single == nil }
+
+  /// Requests of models that were taken away: those that found theirs there, and those that it was loaded for.
+  public var removedRequests: (hits: Int, misses: Int) {
+    models.withLockedValue { ($0.removedHits, $0.removedMisses) }
+  }
 
   /// The endpoints there are: of models, those that were asked for.
   public var endpoints: [FunctionEndpoint] {
@@ -223,6 +230,10 @@ public final class ServedFunction: Sendable {
     let removed: FunctionEndpoint? = models.withLockedValue { models in
       models.names[name.rawValue[...]] = nil
       let endpoint = models.entries.removeValue(forKey: name)?.endpoint
+      for endpoint in models.removed where endpoint.isEmpty {
+        models.removedHits += endpoint.usage.hits
+        models.removedMisses += endpoint.usage.misses
+      }
       models.removed.removeAll(where: \.isEmpty)
       if let endpoint { models.removed.append(endpoint) }
       return endpoint

@@ -88,6 +88,9 @@ final class WorkerNode: Sendable {
       demand.predicted = nil
       demand.least = 0
       memory.ask(id, for: endpoint, demand)
+    } else if place == nil, ledger !== memory {
+      // It was given up before it was asked for here.
+      ledger.ended(id)
     } else {
       endpoint.startGranted(id, on: place?.ledger.device)
     }

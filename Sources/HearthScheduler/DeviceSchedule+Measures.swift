@@ -49,7 +49,7 @@ extension DeviceSchedule {
 
   /// What workers do not hold others do. Those that are starting may hold all they are granted by now, or nothing yet:
   /// as long as that explains what is in use, others are taken to use what they did before.
-  mutating func noteUsed(_ used: Int64) {
+  public mutating func noteUsed(_ used: Int64) {
     let settled = grants.values.reduce(Int64(0)) { $0 + ($1.isStarting ? 0 : $1.bytes) }
     overhead = min(max(overhead, used - granted, 0), max(0, used - settled))
     foreign = overhead

@@ -15,7 +15,7 @@ extension DeviceSchedule {
     var index = 0
     while index < asks.count, !isBlocked {
       let ask = asks[index]
-      let bytes = expectedBytes(of: ask)
+      let bytes = bytesNow(of: ask, now: now)
       if isHopeless(ask, bytes, now: now) {
         asks.remove(at: index)
         actions.append(.refuse(ask.id, bytes: bytes))
@@ -43,6 +43,14 @@ extension DeviceSchedule {
     }
     isShort = !short.isEmpty
     return actions + makeRoom(for: short, now: now)
+  }
+
+  /// What an ask is granted: after its patience no more than others than workers leave, where nobody has said how much
+  /// it takes.
+  private func bytesNow(of ask: Ask, now: HearthInstant) -> Int64 {
+    let expected = expectedBytes(of: ask)
+    guard ask.demand.declared == nil, ask.asked.duration(to: now) >= ask.demand.patience else { return expected }
+    return max(ask.demand.least, min(expected, memory - overhead))
   }
 
   /// Whether an ask can never be granted, or not while others than workers have what they have.

@@ -78,14 +78,18 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
       observer(self, .measured(ByteSize(bytes: bytes), peak: ByteSize(bytes: max(bytes, peak)), kept: kept))
     case .failed(_, let message, _, let isOutOfMemory): failure = (message, isOutOfMemory)
     case .unloaded(let isKept):
-      if isKept, let number = takeKeptNumber() { process.withLockedValue { $0 }?.leftDevice(number, self) }
-      end(isKept ? "it makes room on its device" : "it was unloaded")
+      guard isKept, let kept = takeKept() else { return end("it was unloaded") }
+      process.withLockedValue { $0 }?.leftDevice(kept.number, self)
+      end("it makes room on its device", counted: kept.bytes)
     case .loading, .waiting: break
     }
   }
 
   /// 1: what is kept leaves its device at a GB a second or more.
   private static let keptBytesPerNanosecond: Int64 = 1
+
+  /// 5 min: how long a load that nobody wants may go on for the sake of other models; as long as one may stall.
+  private static let loadGrace = TimeAmount.minutes(5)
 
   private static let stopped = "it was stopped before it was loaded"
 
@@ -100,21 +104,24 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
 
   private func unload() {
     state = .unloading
-    let kept = kept.withLockedValue { $0 }
+    let process = process.withLockedValue { $0 }
+    let kept = kept.withLockedValue { $0 }.flatMap { process?.isReserved($0.number) == true ? $0 : nil }
     send(.unload(keep: kept != nil))
     let copyTime = TimeAmount.nanoseconds((kept?.bytes.bytes ?? 0) / HousedWorker.keptBytesPerNanosecond)
     loop.assumeIsolated().scheduleTask(in: LocalWorker.stopGrace + copyTime) { [self] in
-      if state == .unloading { process.withLockedValue { $0 }?.kill("the model '\(modelName)' did not unload") }
+      if state == .unloading { process?.kill("the model '\(modelName)' did not unload") }
     }
   }
 
   private var modelName: String { plan.model?.name ?? "" }
 
-  func end(_ description: String, hasRunOutOfMemory: Bool = false) {
+  /// - Parameter counted: what the process has come to take for it and that counts already.
+  func end(_ description: String, hasRunOutOfMemory: Bool = false, counted: ByteSize = .zero) {
     guard state != .gone else { return }
     state = .gone
-    if let number = takeKeptNumber() { process.withLockedValue { $0 }?.giveUp(number) }
-    let kept = process.withLockedValue { $0 }?.left(self) ?? .zero
+    if let kept = takeKept() { process.withLockedValue { $0 }?.giveUp(kept.number) }
+    let growth = process.withLockedValue { $0 }?.left(self) ?? .zero
+    let kept = ByteSize(bytes: growth.bytes - counted.bytes)
     if wasReady {
       observer(self, .exited(description: description, kept: kept))
     } else {
@@ -131,10 +138,10 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     return true
   }
 
-  private func takeKeptNumber() -> UInt64? {
+  private func takeKept() -> (number: UInt64, bytes: ByteSize)? {
     kept.withLockedValue { kept in
       defer { kept = nil }
-      return kept?.number
+      return kept
     }
   }
 
@@ -142,20 +149,33 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     loop.execute { [self] in
       switch state {
       case .launching: end(HousedWorker.stopped)
-      // A load cannot be broken off without breaking the other models off as well.
-      case .loading: isStopWanted = true
+      case .loading: stopLoading()
       case .ready: unload()
       case .unloading, .gone: break
       }
     }
   }
 
+  /// A load cannot be broken off without breaking the other models off as well: it goes on where there are any.
+  private func stopLoading() {
+    guard !isStopWanted else { return }
+    isStopWanted = true
+    process.withLockedValue { $0 }?.endIfUnwanted()
+    loop.assumeIsolated().scheduleTask(in: HousedWorker.loadGrace) { [self] in
+      if state == .loading { process.withLockedValue { $0 }?.kill("the load of '\(modelName)' had to be ended") }
+    }
+  }
+
+  /// Whether it loads and nobody wants it to.
+  var isUnwantedLoad: Bool { state == .loading && isStopWanted }
+
   func kill() {
     loop.execute { [self] in
       switch state {
-      case .launching: end(HousedWorker.stopped)
-      case .loading, .ready, .unloading:
-        process.withLockedValue { $0 }?.kill("the model '\(modelName)' had to be ended")
+      case .launching, .loading, .ready, .unloading:
+        // Without a process there is nothing else to end.
+        guard let process = process.withLockedValue({ $0 }) else { return end(HousedWorker.stopped) }
+        process.kill("the model '\(modelName)' had to be ended")
       case .gone: break
       }
     }

@@ -18,8 +18,7 @@ final class SharedProcess: @unchecked Sendable {
   private let changed: () -> Void
   /// Counts the models that the host has kept.
   private let nextNumber: () -> UInt64
-  private let isRetired = NIOLockedValueBox(false)
-  private let keptModels = NIOLockedValueBox<[KeptModel]>([])
+  private let keeping = NIOLockedValueBox(Keeping())
   /// The same workers, for those who measure it from other threads.
   private let measures = NIOLockedValueBox(Measures())
   private let housed = NIOLockedValueBox<[WorkerID: HousedWorker]>([:])
@@ -48,11 +47,11 @@ final class SharedProcess: @unchecked Sendable {
   /// Makes a note of a model that is to be kept, and counts its bytes from now on; nil where one of the same is kept.
   /// From any thread.
   func reserve(_ bytes: ByteSize, for worker: HousedWorker) -> UInt64? {
-    guard let model = worker.plan.model, !isRetired.withLockedValue({ $0 }) else { return nil }
-    return keptModels.withLockedValue { kept in
-      guard !kept.contains(where: { $0.model == model }) else { return nil }
+    guard let model = worker.plan.model else { return nil }
+    return keeping.withLockedValue { keeping in
+      guard !keeping.isRetired, !keeping.models.contains(where: { $0.model == model }) else { return nil }
       let number = nextNumber()
-      kept.append(
+      keeping.models.append(
         KeptModel(
           function: carrier.plan.function, deploy: carrier.plan.deploy, model: model, device: carrier.plan.device,
           bytes: bytes, number: number))
@@ -62,15 +61,15 @@ final class SharedProcess: @unchecked Sendable {
 
   /// A model was not kept after all.
   func giveUp(_ number: UInt64) {
-    keptModels.withLockedValue { $0.removeAll { $0.number == number } }
+    keeping.withLockedValue { $0.models.removeAll { $0.number == number } }
     if workers.isEmpty { linger() }
   }
 
   /// A model has left its device. If it was thrown out or asked for again meanwhile, what is kept is of no use.
   func leftDevice(_ number: UInt64, _ worker: HousedWorker) {
-    let isWanted = keptModels.withLockedValue { kept in
-      guard let place = kept.firstIndex(where: { $0.number == number }) else { return false }
-      kept[place].isThere = true
+    let isWanted = keeping.withLockedValue { keeping in
+      guard let place = keeping.models.firstIndex(where: { $0.number == number }) else { return false }
+      keeping.models[place].isThere = true
       return true
     }
     if !isWanted, let model = worker.plan.model { carrier.send(.discard(model)) }
@@ -78,8 +77,7 @@ final class SharedProcess: @unchecked Sendable {
 
   /// Lets go of a kept model, or of one that is about to be.
   func discard(_ model: KeptModel) {
-    let isThere = keptModels.withLockedValue { $0.first { $0.number == model.number }?.isThere ?? false }
-    if isThere { carrier.send(.discard(model.model)) }
+    if kept.first(where: { $0.number == model.number })?.isThere == true { carrier.send(.discard(model.model)) }
     giveUp(model.number)
     changed()
   }
@@ -88,13 +86,15 @@ final class SharedProcess: @unchecked Sendable {
 
   /// Its version is served no more.
   func retire() {
-    isRetired.withLockedValue { $0 = true }
+    keeping.withLockedValue { $0.isRetired = true }
     discardAll()
     if workers.isEmpty { kill("its version is served no more") }
   }
 
   /// From any thread.
-  var kept: [KeptModel] { keptModels.withLockedValue { $0 } }
+  var kept: [KeptModel] { keeping.withLockedValue(\.models) }
+
+  func isReserved(_ number: UInt64) -> Bool { kept.contains { $0.number == number } }
 
   /// Whether models can be moved in.
   var isOpen: Bool { killReason == nil && !carrier.hasEnded }
@@ -103,7 +103,7 @@ final class SharedProcess: @unchecked Sendable {
     workers[worker.id.description] = worker
     housed.withLockedValue { $0[worker.id] = worker }
     // If it is kept, it is restored.
-    keptModels.withLockedValue { kept in kept.removeAll { $0.model == worker.plan.model } }
+    keeping.withLockedValue { $0.models.removeAll { $0.model == worker.plan.model } }
     worker.moved(into: self)
     if let pid { worker.processStarted(pid) }
     if carrier.isWaiting { worker.load() }
@@ -114,8 +114,15 @@ final class SharedProcess: @unchecked Sendable {
     workers[worker.id.description] = nil
     housed.withLockedValue { $0[worker.id] = nil }
     changed()
-    if workers.isEmpty { linger() }
+    if workers.isEmpty { linger() } else { endIfUnwanted() }
     return overheadGrowth()
+  }
+
+  /// Ends it if all that it has to do is to load what nobody wants any more.
+  func endIfUnwanted() {
+    if kept.isEmpty, !workers.isEmpty, workers.values.allSatisfy(\.isUnwantedLoad) {
+      kill("nobody wants what it loads")
+    }
   }
 
   private func linger() {
@@ -172,6 +179,12 @@ final class SharedProcess: @unchecked Sendable {
       let last = measures.overhead
       return ByteSize(bytes: measures.note(resident.bytes - measures.sharing, models).bytes - last)
     }
+  }
+
+  private struct Keeping {
+    var models: [KeptModel] = []
+    /// Whether none is kept any more.
+    var isRetired = false
   }
 
   private struct Measures {

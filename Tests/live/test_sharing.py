@@ -236,3 +236,27 @@ def test_progress_of_what_models_share_keeps_their_loads_alive(gateways):
     spec = "isolation: shared\nmodels: weights\ntimeouts: {load-stall-timeout: 2s}\n"
     gateway.deploy("many", slow, spec, {"weights/a": ""})
     assert call(gateway, "a").status == 200
+
+
+def test_a_load_that_hangs_holds_up_neither_a_redeploy_nor_the_end(gateways):
+    gateway = gateways({"a": ""})
+    hangs = HANDLER.replace("time.sleep(2)", "time.sleep(3600)")
+    spec = "isolation: shared\nmodels: weights\n"
+    gateway.deploy("many", hangs, spec, {"weights/a": "slow", "weights/b": ""})
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(call, gateway, "a", timeout=60)
+        gateway.wait_for(lambda: any(row["state"] == "starting" for row in gateway.workers()), "a to be loading")
+        time.sleep(0.3)
+        old = {row["worker"] for row in gateway.workers()}
+        gateway.deploy("many", HANDLER, spec, {"weights/a": "", "weights/b": ""})
+        assert loading.result().status == 200, "the new version answers"
+        gateway.wait_for(lambda: not old & {row["worker"] for row in gateway.workers()}, "the old version to end")
+    gateway.cli("delete", "many")
+    gateway.deploy("many", hangs, spec, {"weights/a": "slow", "weights/b": ""})
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(call, gateway, "a", timeout=60)
+        gateway.wait_for(lambda: any(row["state"] == "starting" for row in gateway.workers()), "a to be loading")
+        began = time.monotonic()
+        gateway.terminate()
+        assert time.monotonic() - began < 20 * PATIENCE
+        assert loading.result().status == 503

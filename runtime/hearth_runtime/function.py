@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import gc
 import importlib.util
 import inspect
 import sys
@@ -104,16 +105,23 @@ class Function:
         """Brings a model back that was kept, or, if that fails, loads it; reports ready or failed as `load` does."""
         began = time.monotonic()
         self._control = control
+        if not self._restored():
+            # Out of reach of the exception, which holds on to what the author's code had by then.
+            self.unload()
+            gc.collect()
+            return self.load()
+        self._await_device(began)
+        self._tell_ready(began, is_restored=True)
+        return True
+
+    def _restored(self) -> bool:
         try:
             served = self._instance.restore(self.context.model)
         except BaseException:
             traceback.print_exc()
-            self.unload()
-            return self.load()
+            return False
         if served is not None:
             self.context.model = served
-        self._await_device(began)
-        self._tell_ready(began, is_restored=True)
         return True
 
     def _await_device(self, began: float) -> None:

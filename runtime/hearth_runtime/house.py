@@ -80,6 +80,7 @@ class House:
         try:
             if housed.load(is_kept):
                 housed.server.live()
+            housed.server.close()
             function = housed.leave()
             if function is not None:
                 with self._lock:

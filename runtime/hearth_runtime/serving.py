@@ -12,7 +12,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from hearth_runtime import logs
@@ -87,6 +87,9 @@ class Server:
         self._serve()
         for other in others:
             other.join()
+
+    def close(self) -> None:
+        """Closes its connections and its own descriptors, once no thread of its serves any more."""
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
@@ -267,8 +270,9 @@ class Server:
     def _respond(self, connection: Connection, running: Running, content_type: str, body: bytes) -> bool:
         has_begun = False
         chunks: Iterator[Any] | None = None
+        measured = self._enter_first()
         try:
-            result = self._predict(parse_input(content_type, body), running.context)
+            result = self._function.predict(parse_input(content_type, body), running.context)
             status, kind, fields, payload = encode_result(result)
             if running.context.method == "HEAD" or status in (204, 304):
                 # Bytes behind a head that has no body would be taken for the next response.
@@ -277,6 +281,8 @@ class Server:
                 connection.send_head(running.context.request_id, status, kind, fields)
                 return True
             if isinstance(payload, bytes):
+                if measured is not None:
+                    measured.close()
                 self._close(running)
                 connection.send(running.context.request_id, status, kind, fields, payload)
                 return True
@@ -301,6 +307,8 @@ class Server:
             return self._failed(connection, running, error, has_begun)
         finally:
             self._close(running)
+            if measured is not None:
+                measured.close()
             close = getattr(chunks, "close", None)
             if close is not None:
                 try:
@@ -309,13 +317,15 @@ class Server:
                     # The author's generator objects to its end; the response is out already.
                     traceback.print_exc()
 
-    def _predict(self, value: Any, context: Context) -> Any:
+    def _enter_first(self) -> ExitStack | None:
+        """Enters what is to be around the first request, if this is it; close it when the author's code is done."""
         first = self.first
         if first is None:
-            return self._function.predict(value, context)
+            return None
         self.first = None
-        with first():
-            return self._function.predict(value, context)
+        stack = ExitStack()
+        stack.enter_context(first())
+        return stack
 
     def _failed(self, connection: Connection, running: Running, error: BaseException, has_begun: bool) -> bool:
         """Logs an exception and tells the client, or cuts the response short when it has begun."""

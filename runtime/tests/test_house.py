@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hearth_runtime import house
@@ -164,3 +165,44 @@ def test_what_comes_while_another_goes_is_not_taken_for_small(monkeypatch):
         with footprint.end(goes):
             machine.bytes -= 100
     assert footprint.bytes_of(comes) == 100
+
+
+STREAMS = (
+    HANDLER.replace(
+        'return [context.model["name"], "kept" in context.model]',
+        "yield from (b'1', context.model['name'].encode(), self.grow())",
+    )
+    + "\n    def grow(self):\n        self.grown = bytearray(32 << 20)\n        return b'3'\n"
+)
+
+
+def test_what_a_stream_takes_is_measured_at_its_end(tmp_path):
+    zygote = Zygote("json")
+    zygote.control.receive()
+    connection, _ = zygote.start(launch_of(tmp_path, code=STREAMS, awaits_model=True, shared=True))
+    control = house.ControlSocket(connection)
+    control.receive(), control.receive()
+    load(control, "w-1", "one")
+    ours = connect(connection, "w-1")
+    ours.sendall(b"POST / HTTP/1.1\r\nhearth-request-id: r-1\r\ncontent-length: 0\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"0\r\n\r\n"):
+        answer += ours.recv(4096)
+    assert b"one" in answer
+    assert control.receive()["bytes"] > 30 << 20
+    zygote.close()
+
+
+def test_models_that_fail_leave_no_descriptor_behind(tmp_path):
+    zygote = Zygote("json")
+    zygote.control.receive()
+    connection, _ = zygote.start(launch_of(tmp_path, code=HANDLER, awaits_model=True, shared=True))
+    files = Path(f"/proc/{zygote.control.receive()['pid']}/fd")
+    control = house.ControlSocket(connection)
+    control.receive(), control.receive()
+    before = len(list(files.iterdir()))
+    for number in range(20):
+        assert load(control, f"w-{number}", "broken")["type"] == "failed"
+        assert control.receive()["type"] == "unloaded"
+    assert len(list(files.iterdir())) <= before + 2
+    zygote.close()
