@@ -16,6 +16,13 @@ extension DeviceLedger {
   struct Found {
     var reclaimable = FunctionSchedule.Reclaimable()
     var owners: [WorkerID: FunctionEndpoint] = [:]
+
+    /// Those of others than this endpoint, whose own workers stay.
+    func sparing(_ endpoint: FunctionEndpoint?) -> FunctionSchedule.Reclaimable {
+      var others = reclaimable
+      others.candidates.removeAll { owners[$0.id] === endpoint }
+      return others
+    }
   }
 
   func candidates() -> Found {
@@ -33,9 +40,8 @@ extension DeviceLedger {
 
   /// What would be lost if so many bytes more made room here for an endpoint; infinite when they cannot now.
   func regret(_ bytes: Int64, for asker: FunctionEndpoint) -> Double {
-    var found = candidates()
-    found.reclaimable.candidates.removeAll { found.owners[$0.id] === asker }
-    return state.withLockedValue { [found] in $0.schedule.regret(of: found.reclaimable, bytes: bytes) }
+    let others = candidates().sparing(asker)
+    return state.withLockedValue { $0.schedule.regret(of: others, bytes: bytes) }
   }
 
   func reclaim(for ids: [WorkerID]) {
@@ -52,9 +58,8 @@ extension DeviceLedger {
   /// - Parameter asker: whom the memory is for, whose own workers stay; nil where memory is over-committed.
   func stop(_ bytes: Int64, of found: inout Found, sparing asker: FunctionEndpoint?) {
     guard bytes > 0 else { return }
-    var others = found.reclaimable
-    others.candidates.removeAll { found.owners[$0.id] === asker }
-    let chosen = state.withLockedValue { [others] in
+    let others = found.sparing(asker)
+    let chosen = state.withLockedValue {
       $0.schedule.victims(among: others, bytes: bytes, mustSuffice: asker != nil, now: clock.now)
     }
     for victim in chosen.victims {

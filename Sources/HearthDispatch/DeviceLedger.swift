@@ -75,8 +75,7 @@ final class DeviceLedger: Sendable {
     state = NIOLockedValueBox(State(schedule: schedule))
     if device == nil {
       host.whenOverheadChanges { [weak self] in
-        guard let self else { return }
-        NIOThreadPool.singleton.submit { [self] _ in measureOverhead() }
+        self?.measureOverheadElsewhere()
       }
     }
     timers.scheduleRepeatedTask(initialDelay: DeviceLedger.measureInterval, delay: DeviceLedger.measureInterval) {
@@ -129,14 +128,13 @@ final class DeviceLedger: Sendable {
       if used != nil, left > 0 { state.unreturned = Unreturned(worker: id, since: now, bytes: left) }
       return actions
     }
-    if used != nil { measureSoon() }
+    // A device frees what a process had a moment after its end.
+    if used != nil { timers.scheduleTask(in: DeviceLedger.freeDelay) { [self] in measureOverheadElsewhere() } }
   }
 
-  /// A device frees what a process had a moment after its end.
-  private func measureSoon() {
-    timers.scheduleTask(in: DeviceLedger.freeDelay) { [self] in
-      NIOThreadPool.singleton.submit { [self] _ in measureOverhead() }
-    }
+  /// On a thread that may block.
+  private func measureOverheadElsewhere() {
+    NIOThreadPool.singleton.submit { [self] _ in measureOverhead() }
   }
 
   /// What a worker is reserved or was measured to take.

@@ -30,7 +30,7 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   private var wasReady = false
 
   // From any loop.
-  private let process = NIOLockedValueBox<SharedProcess?>(nil)
+  private let home = NIOLockedValueBox<SharedProcess?>(nil)
   /// Under which number its model is to be kept, and how much of it, if it is.
   private let kept = NIOLockedValueBox<(number: UInt64, bytes: ByteSize)?>(nil)
   private let taken = NIOLockedValueBox<ByteSize?>(nil)
@@ -44,6 +44,8 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     connections = DataConnections(pipelines: plan.pipelines)
   }
 
+  private var process: SharedProcess? { home.withLockedValue { $0 } }
+
   /// What the model takes of the machine's memory, from its first request on. Where it is on a device that is not told
   /// apart from what else its process takes.
   var memory: ByteSize? { plan.device == nil ? taken.withLockedValue { $0 } : .zero }
@@ -53,7 +55,7 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   var hasEnded: Bool { state == .gone }
 
   /// It is to be loaded by this process, as soon as that takes models.
-  func moved(into process: SharedProcess) { self.process.withLockedValue { $0 = process } }
+  func moved(into process: SharedProcess) { home.withLockedValue { $0 = process } }
 
   func processStarted(_ pid: Int32) {
     if state != .gone { observer(self, .started(pid: pid)) }
@@ -74,12 +76,12 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     case .ready(let seconds, let isRestored): becameReady(load: .seconds(seconds), isRestored: isRestored)
     case .measured(let bytes, let peak):
       taken.withLockedValue { $0 = ByteSize(bytes: bytes) }
-      let kept = process.withLockedValue { $0 }?.overheadGrowth() ?? .zero
+      let kept = process?.overheadGrowth() ?? .zero
       observer(self, .measured(ByteSize(bytes: bytes), peak: ByteSize(bytes: max(bytes, peak)), kept: kept))
     case .failed(_, let message, _, let isOutOfMemory): failure = (message, isOutOfMemory)
     case .unloaded(let isKept):
       guard isKept, let kept = takeKept() else { return end("it was unloaded") }
-      process.withLockedValue { $0 }?.leftDevice(kept.number, self)
+      process?.leftDevice(kept.number, self)
       end("it makes room on its device", counted: kept.bytes)
     case .loading, .waiting: break
     }
@@ -104,7 +106,7 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
 
   private func unload() {
     state = .unloading
-    let process = process.withLockedValue { $0 }
+    let process = process
     let kept = kept.withLockedValue { $0 }.flatMap { process?.isReserved($0.number) == true ? $0 : nil }
     send(.unload(keep: kept != nil))
     let copyTime = TimeAmount.nanoseconds((kept?.bytes.bytes ?? 0) / HousedWorker.keptBytesPerNanosecond)
@@ -119,8 +121,8 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   func end(_ description: String, hasRunOutOfMemory: Bool = false, counted: ByteSize = .zero) {
     guard state != .gone else { return }
     state = .gone
-    if let kept = takeKept() { process.withLockedValue { $0 }?.giveUp(kept.number) }
-    let growth = process.withLockedValue { $0 }?.left(self) ?? .zero
+    if let kept = takeKept() { process?.giveUp(kept.number) }
+    let growth = process?.left(self) ?? .zero
     let kept = ByteSize(bytes: growth.bytes - counted.bytes)
     if wasReady {
       observer(self, .exited(description: description, kept: kept))
@@ -130,10 +132,10 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
     }
   }
 
-  var canBeKept: Bool { process.withLockedValue { $0 }?.carrier.keepsModels.withLockedValue { $0 } ?? false }
+  var canBeKept: Bool { process?.carrier.keepsModels.withLockedValue { $0 } ?? false }
 
   func keep(_ bytes: ByteSize) -> Bool {
-    guard let number = process.withLockedValue({ $0 })?.reserve(bytes, for: self) else { return false }
+    guard let number = process?.reserve(bytes, for: self) else { return false }
     kept.withLockedValue { $0 = (number, bytes) }
     return true
   }
@@ -160,9 +162,9 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
   private func stopLoading() {
     guard !isStopWanted else { return }
     isStopWanted = true
-    process.withLockedValue { $0 }?.endIfUnwanted()
+    process?.endIfUnwanted()
     loop.assumeIsolated().scheduleTask(in: HousedWorker.loadGrace) { [self] in
-      if state == .loading { process.withLockedValue { $0 }?.kill("the load of '\(modelName)' had to be ended") }
+      if state == .loading { process?.kill("the load of '\(modelName)' had to be ended") }
     }
   }
 
@@ -174,7 +176,7 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
       switch state {
       case .launching, .loading, .ready, .unloading:
         // Without a process there is nothing else to end.
-        guard let process = process.withLockedValue({ $0 }) else { return end(HousedWorker.stopped) }
+        guard let process else { return end(HousedWorker.stopped) }
         process.kill("the model '\(modelName)' had to be ended")
       case .gone: break
       }
@@ -197,6 +199,6 @@ final class HousedWorker: WorkerHandle, @unchecked Sendable {
 
   @discardableResult
   private func send(_ command: WorkerCommand, descriptors: [Int32] = []) -> Bool {
-    process.withLockedValue { $0 }?.carrier.send(command, worker: id, descriptors: descriptors) ?? false
+    process?.carrier.send(command, worker: id, descriptors: descriptors) ?? false
   }
 }

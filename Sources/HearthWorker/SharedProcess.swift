@@ -10,7 +10,6 @@ final class SharedProcess: @unchecked Sendable {
 
   let carrier: LocalWorker
   private let loop: any EventLoop
-  private var workers: [String: HousedWorker] = [:]
   private var pid: Int32?
   /// Why it was ended, if it was.
   private var killReason: String?
@@ -19,8 +18,8 @@ final class SharedProcess: @unchecked Sendable {
   /// Counts the models that the host has kept.
   private let nextNumber: () -> UInt64
   private let keeping = NIOLockedValueBox(Keeping())
-  /// The same workers, for those who measure it from other threads.
   private let measures = NIOLockedValueBox(Measures())
+  /// Changed on `loop` only; read by those who measure it as well.
   private let housed = NIOLockedValueBox<[WorkerID: HousedWorker]>([:])
 
   /// - Parameter changed: called when a model was loaded or has gone.
@@ -32,13 +31,13 @@ final class SharedProcess: @unchecked Sendable {
     self.loop = loop
     self.changed = changed
     carrier.modelReported = { [weak self] worker, report in
-      self?.workers[worker]?.received(report)
+      self?.worker(worker)?.received(report)
       if case .ready = report { changed() }
     }
     carrier.whenReady { [weak self] in
       guard let self else { return }
       _ = overhead
-      for worker in workers.values { worker.load() }
+      for worker in workers { worker.load() }
     }
   }
 
@@ -62,7 +61,7 @@ final class SharedProcess: @unchecked Sendable {
   /// A model was not kept after all.
   func giveUp(_ number: UInt64) {
     keeping.withLockedValue { $0.models.removeAll { $0.number == number } }
-    if workers.isEmpty { linger() }
+    if isEmpty { linger() }
   }
 
   /// A model has left its device. If it was thrown out or asked for again meanwhile, what is kept is of no use.
@@ -88,7 +87,7 @@ final class SharedProcess: @unchecked Sendable {
   func retire() {
     keeping.withLockedValue { $0.isRetired = true }
     discardAll()
-    if workers.isEmpty { kill("its version is served no more") }
+    if isEmpty { kill("its version is served no more") }
   }
 
   /// From any thread.
@@ -100,7 +99,6 @@ final class SharedProcess: @unchecked Sendable {
   var isOpen: Bool { killReason == nil && !carrier.hasEnded }
 
   func take(_ worker: HousedWorker) {
-    workers[worker.id.description] = worker
     housed.withLockedValue { $0[worker.id] = worker }
     // If it is kept, it is restored.
     keeping.withLockedValue { $0.models.removeAll { $0.model == worker.plan.model } }
@@ -111,16 +109,15 @@ final class SharedProcess: @unchecked Sendable {
 
   /// A model is gone. Returns what the process takes more beside its models than it did before.
   func left(_ worker: HousedWorker) -> ByteSize {
-    workers[worker.id.description] = nil
     housed.withLockedValue { $0[worker.id] = nil }
     changed()
-    if workers.isEmpty { linger() } else { endIfUnwanted() }
+    if isEmpty { linger() } else { endIfUnwanted() }
     return overheadGrowth()
   }
 
   /// Ends it if all that it has to do is to load what nobody wants any more.
   func endIfUnwanted() {
-    if kept.isEmpty, !workers.isEmpty, workers.values.allSatisfy(\.isUnwantedLoad) {
+    if kept.isEmpty, !workers.isEmpty, workers.allSatisfy(\.isUnwantedLoad) {
       kill("nobody wants what it loads")
     }
   }
@@ -128,7 +125,7 @@ final class SharedProcess: @unchecked Sendable {
   private func linger() {
     lastLeft = .now()
     loop.assumeIsolated().scheduleTask(in: SharedProcess.lingerTime) { [self] in
-      guard workers.isEmpty, kept.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime else { return }
+      guard isEmpty, kept.isEmpty, NIODeadline.now() - lastLeft >= SharedProcess.lingerTime else { return }
       kill("it had no model any more")
     }
   }
@@ -144,25 +141,31 @@ final class SharedProcess: @unchecked Sendable {
     switch event {
     case .started(let pid):
       self.pid = pid
-      for worker in workers.values { worker.processStarted(pid) }
+      for worker in workers { worker.processStarted(pid) }
     case .progressed(let fraction, let note):
-      for worker in workers.values { worker.received(.progress(fraction: fraction, note: note)) }
+      for worker in workers { worker.received(.progress(fraction: fraction, note: note)) }
     case .failedToStart(let reason, let hasRunOut):
       let text = killReason.map { "the process that it shared was ended: \($0)" } ?? reason
-      for worker in workers.values { worker.end(text, hasRunOutOfMemory: hasRunOut) }
+      for worker in workers { worker.end(text, hasRunOutOfMemory: hasRunOut) }
     case .exited(let reason, _):
-      for worker in workers.values { worker.end(reason) }
+      for worker in workers { worker.end(reason) }
     case .ready, .measured, .withdrew: break
     }
   }
 
   // From any thread.
 
+  private func worker(_ id: String) -> HousedWorker? {
+    WorkerID(id).flatMap { id in housed.withLockedValue { $0[id] } }
+  }
+
+  private var workers: [HousedWorker] { housed.withLockedValue { Array($0.values) } }
+
   var isEmpty: Bool { housed.withLockedValue(\.isEmpty) }
 
   /// What it takes beside its models. Reads files, for long where it is large.
   var overhead: ByteSize? {
-    let models = housed.withLockedValue { Array($0.values) }
+    let models = workers
     guard let pid = carrier.processNumber, let (own, sharing) = ProcessMemory.sharing(of: pid) else { return nil }
     return measures.withLockedValue { measures in
       measures.sharing = sharing.bytes
@@ -173,7 +176,7 @@ final class SharedProcess: @unchecked Sendable {
   /// By how much what it takes beside its models has grown; read in no time, and so taken for what it shares with
   /// others as much as before.
   func overheadGrowth() -> ByteSize {
-    let models = housed.withLockedValue { Array($0.values) }
+    let models = workers
     guard let pid = carrier.processNumber, let resident = ProcessMemory.resident(of: pid) else { return .zero }
     return measures.withLockedValue { measures in
       let last = measures.overhead
