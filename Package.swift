@@ -105,6 +105,10 @@ let package = Package(
       ],
       swiftSettings: strict),
 
+    // What `make bench-http` compares with.
+    .executableTarget(
+      name: "Forwarder", dependencies: [nioCore, nioPosix], path: "Benchmarks/forwarder", swiftSettings: strict),
+
     // Fakes and tests.
     module("HearthTestSupport", ["HearthCore", "HearthBundle"]),
     tests("HearthCoreTests", ["HearthCore", "HearthYAML", "HearthConfiguration"]),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import load
 from bench import BODY, ROOT, Client, cpu_name, quantile
-from front_ends import FrontEnd, deploy_upstream, start_haproxy, start_nginx
+from front_ends import FrontEnd, deploy_upstream, start_forwarder, start_haproxy, start_nginx
 from gateway import Gateway
 from peers import PEERS
 
@@ -89,6 +89,7 @@ def measure_front_ends(options, gateway, upstream, folder):
         front_ends.append(start_haproxy(folder, upstream, loops))
         # First of all: memory that load has left behind would be taken for that of the connections.
         result = {"idle_connection_kib": {f.name: idle_memory(f, options.idle) / 1024 for f in front_ends}, "load": {}}
+        front_ends.append(start_forwarder(upstream))
         result["one_connection_p50_us"] = added_latency(front_ends, upstream, options.rounds)
         for connections in CONNECTIONS:
             result["load"][connections] = in_turns(
@@ -159,7 +160,8 @@ def print_tables(result):
             ("new connections/s", "new_connections_per_second", "{:,.0f}"),
             ("an idle connection, KiB", "idle_connection_kib", "{:.1f}"),
         ):
-            print(f"| {title} | {' | '.join(form.format(front[key][name]) for name in names)} |")
+            found = (form.format(front[key][name]) if name in front[key] else "" for name in names)
+            print(f"| {title} | {' | '.join(found)} |")
         direct = front["one_connection_p50_us"]["worker's socket"]
         print(f"\nThe worker's socket itself: {direct} µs")
     if peers := result.get("peers"):

@@ -95,6 +95,15 @@ def start_nginx(folder, upstream, workers):
     return FrontEnd("nginx", process, port)
 
 
+def start_forwarder(upstream):
+    """Bytes alone over SwiftNIO: what no proxy on it can go below."""
+    port = free_port()
+    program = Path(__file__).parents[1] / ".build/release/Forwarder"
+    process = subprocess.Popen([program, upstream, str(port)])
+    wait_for_port(port, process)
+    return FrontEnd("NIO, bytes only", process, port)
+
+
 def start_haproxy(folder, upstream, threads):
     port = free_port()
     config = folder / "haproxy.cfg"

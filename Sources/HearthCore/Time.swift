@@ -24,6 +24,8 @@ public protocol HearthClock: Clock where Instant == HearthInstant {
 extension Duration {
   /// The duration in whole nanoseconds, saturating at ±292 years.
   public var nanoseconds: Int64 {
+    // Below nine seconds, which most are, without 128-bit division.
+    if let short = Int64(exactly: attoseconds) { return short / 1_000_000_000 }
     let (seconds, attoseconds) = components
     let (scaled, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
     if overflow { return seconds < 0 ? .min : .max }

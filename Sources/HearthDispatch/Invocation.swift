@@ -104,7 +104,10 @@ final class Invocation {
 
   /// Begins its life: with a body on its way it is received first.
   func begin() {
-    deadline.schedule(on: exchange.eventLoop) { [weak self] in self?.deadlinePassed() }
+    if deadline.instant != nil {
+      // A weak reference makes every other one dearer, so only where it is needed.
+      deadline.schedule(on: exchange.eventLoop) { [weak self] in self?.deadlinePassed() }
+    }
     if bodyEnded { submit() }
   }
 
@@ -236,8 +239,7 @@ final class Invocation {
     // The runtime's workers speak nothing else; a program may.
     let allowsUpgrade = request.upgrade != nil && !endpoint.version.isHandler
     HeadWriter.write(
-      request, target: target, framing: framing, passesUpgrade: allowsUpgrade, extra: requestFields,
-      into: &head)
+      request, target: target, framing: framing, passesUpgrade: allowsUpgrade, requestStamp, into: &head)
     if isCoalesced {
       for bytes in held { head.writeImmutableBuffer(bytes) }
     }
@@ -253,11 +255,10 @@ final class Invocation {
     connection.flush()
   }
 
-  private var requestFields: String {
-    var fields = "hearth-request-id: \(exchange.requestID)\r\n"
-    if attempt > 1 { fields += "hearth-attempt: \(attempt)\r\n" }
-    guard let timeout = deadline.remaining(now: runBegan, limit: endpoint.requestTimeout) else { return fields }
-    return fields + "hearth-timeout-ms: \(max(0, Int(timeout.milliseconds)))\r\n"
+  private var requestStamp: RequestStamp {
+    let timeout = deadline.remaining(now: runBegan, limit: endpoint.requestTimeout)
+    return RequestStamp(
+      requestID: exchange.requestID, attempt: attempt, timeout: timeout.map { Int($0.nanoseconds / 1_000_000) })
   }
 
   // Endings.

@@ -73,7 +73,7 @@ public final class ServedFunction: Sendable {
   // Requests.
 
   /// Paths of models below a function's root.
-  private static let modelPrefix = "/models/".utf8
+  private static let modelPrefix: StaticString = "/models/"
 
   /// Where a request goes.
   typealias Route = (endpoint: FunctionEndpoint, target: String)

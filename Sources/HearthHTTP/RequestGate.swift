@@ -61,7 +61,7 @@ struct RequestGate: Sendable {
       throw HearthError(
         .unauthorized, "This gateway needs a key.", hint: "Send 'Authorization: Bearer KEY' with a key of its owner's.")
     }
-    request.hidesAuthorization = true
+    request = request.hidingAuthorization()
     return "key \(found)"
   }
 
@@ -83,7 +83,7 @@ struct RequestGate: Sendable {
 
 /// Paths of the data plane: `/functions/NAME`, and whatever below it is the function's own.
 enum FunctionPath {
-  private static let prefix = "/functions/".utf8
+  private static let prefix: StaticString = "/functions/"
 
   static func split(_ target: String) throws -> (name: Substring, target: String) {
     guard let parts = NamedPath.split(target, after: prefix) else {

@@ -6,34 +6,50 @@ enum ASCII {
   static let lineFeed = UInt8(ascii: "\n")
   static let colon = UInt8(ascii: ":")
 
-  /// For each byte: 1 when it may stand in a token, 2 when in a field value, 4 when in a request target.
-  private static let classes: [UInt8] = (0...255).map { value in
-    let byte = UInt8(value)
-    var result: UInt8 = 0
-    switch byte {
-    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-      UInt8(ascii: "0")...UInt8(ascii: "9"):
-      result |= 1
-    default:
-      if "!#$%&'*+-.^_`|~".utf8.contains(byte) { result |= 1 }
+  /// A set of the characters of ASCII, a bit for each: of 0 to 63 in `low`, of 64 to 127 in `high`.
+  private struct Characters {
+    let low: UInt64
+    let high: UInt64
+
+    @inline(__always)
+    func contains(_ byte: UInt8) -> Bool {
+      byte < 128 && (byte < 64 ? low : high) &>> (byte & 63) & 1 == 1
     }
-    if byte == tab || byte == space || (byte > 0x20 && byte != 0x7F) { result |= 2 }
-    if byte > 0x20 && byte < 0x7F && !"\"<>\\^`{|}#".utf8.contains(byte) { result |= 4 }
-    return result
   }
 
-  @inline(__always)
-  static func isToken(_ byte: UInt8) -> Bool { classes[Int(byte)] & 1 != 0 }
+  /// Letters, digits and ``!#$%&'*+-.^_`|~``.
+  private static let token = Characters(low: 0x03FF_6CFA_0000_0000, high: 0x57FF_FFFF_C7FF_FFFE)
+  /// Printable characters but ``"<>\^`{|}#``.
+  private static let target = Characters(low: 0xAFFF_FFF2_0000_0000, high: 0x47FF_FFFE_AFFF_FFFF)
 
   @inline(__always)
-  static func isFieldValue(_ byte: UInt8) -> Bool { classes[Int(byte)] & 2 != 0 }
+  static func isToken(_ byte: UInt8) -> Bool { token.contains(byte) }
 
   @inline(__always)
-  static func isTarget(_ byte: UInt8) -> Bool { classes[Int(byte)] & 4 != 0 }
+  static func isFieldValue(_ byte: UInt8) -> Bool { byte >= space && byte != 0x7F || byte == tab }
+
+  @inline(__always)
+  static func isTarget(_ byte: UInt8) -> Bool { target.contains(byte) }
+
+  /// Whether any of eight bytes is below 0x20 or is 0x7F (Anderson, Bit Twiddling Hacks). True for some that are not,
+  /// behind one that is.
+  @inline(__always)
+  static func holdsControl(_ word: UInt64) -> Bool {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let delete = word ^ (ones &* 0x7F)
+    return ((word &- ones &* 0x20) & ~word | (delete &- ones) & ~delete) & (ones &* 0x80) != 0
+  }
 
   @inline(__always)
   static func lower(_ byte: UInt8) -> UInt8 {
     byte >= UInt8(ascii: "A") && byte <= UInt8(ascii: "Z") ? byte | 0x20 : byte
+  }
+
+  /// Whether the bytes begin with a text.
+  static func begins(_ raw: UnsafeRawBufferPointer, with text: StaticString) -> Bool {
+    guard raw.count >= text.utf8CodeUnitCount else { return false }
+    for offset in 0..<text.utf8CodeUnitCount where raw[offset] != text.utf8Start[offset] { return false }
+    return true
   }
 
   /// Compares the bytes at `start` with a lower-case name, without case; the caller has checked the length.

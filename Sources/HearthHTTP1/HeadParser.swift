@@ -86,6 +86,9 @@ struct HeadParser {
   /// The length of the line at `start` without its CRLF. Every line of a found head ends in one.
   private func lineLength(_ raw: UnsafeRawBufferPointer, from start: Int) throws -> Int {
     var index = start
+    while index + 8 <= raw.count, !ASCII.holdsControl(raw.loadUnaligned(fromByteOffset: index, as: UInt64.self)) {
+      index += 8
+    }
     while index < raw.count {
       let byte = raw[index]
       if byte < 0x20 || byte == 0x7F {
@@ -110,9 +113,7 @@ struct HeadParser {
     var valueEnd = end
     while valueStart < valueEnd, raw[valueStart] == ASCII.space || raw[valueStart] == ASCII.tab { valueStart += 1 }
     while valueEnd > valueStart, raw[valueEnd - 1] == ASCII.space || raw[valueEnd - 1] == ASCII.tab { valueEnd -= 1 }
-    for index in valueStart..<valueEnd where !ASCII.isFieldValue(raw[index]) {
-      throw malformed("a header field has an invalid value")
-    }
+    // A value may hold what a line may hold, which was checked.
     return MessageHead.Field(
       nameStart: UInt32(start), nameLength: UInt32(colon - start), valueStart: UInt32(valueStart),
       valueLength: UInt32(valueEnd - valueStart))
@@ -130,11 +131,9 @@ extension MessageHead {
     var found: Int?
     for index in fields.indices where nameMatches(index, "content-length") {
       guard found == nil else { throw malformed("Content-Length stands twice") }
-      let text = try plainValue(index)
-      guard (1...18).contains(text.utf8.count), text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else {
-        throw malformed("Content-Length is not a plain number")
-      }
-      found = Int(text)
+      try checkPlain(index)
+      guard let number = number(index) else { throw malformed("Content-Length is not a plain number") }
+      found = number
     }
     return found
   }
@@ -151,16 +150,30 @@ extension MessageHead {
     }
   }
 
-  /// The value of a field that delimits the message: a tab behind it, which is white space elsewhere, is refused by
-  /// other readers.
-  private func plainValue(_ index: Int) throws -> String {
+  /// A tab behind the value of a field that delimits the message is refused by other readers, though it is white space
+  /// elsewhere.
+  private func checkPlain(_ index: Int) throws {
     let field = fields[index]
-    let end = Int(field.valueStart + field.valueLength)
+    var end = Int(field.valueStart + field.valueLength)
     let isPlain = bytes.withUnsafeReadableBytes { raw in
-      raw[end...].prefix { $0 != ASCII.carriageReturn }.allSatisfy { $0 == ASCII.space }
+      while raw[end] == ASCII.space { end += 1 }
+      return raw[end] == ASCII.carriageReturn
     }
     guard isPlain else { throw malformed("a tab stands behind a field that delimits the message") }
-    return value(index)
+  }
+
+  /// The value of a field as a number of 1 to 18 digits; nil when it is anything else.
+  private func number(_ index: Int) -> Int? {
+    let field = fields[index]
+    guard (1...18).contains(field.valueLength) else { return nil }
+    return bytes.withUnsafeReadableBytes { raw in
+      var number = 0
+      for place in Int(field.valueStart)..<Int(field.valueStart + field.valueLength) {
+        guard (0x30...0x39).contains(raw[place]) else { return nil }
+        number = number * 10 + Int(raw[place] - 0x30)
+      }
+      return number
+    }
   }
 
   /// Whether the body is chunked. Any other transfer coding, and chunked more than once, is refused.
@@ -168,7 +181,8 @@ extension MessageHead {
     var found = false
     for index in fields.indices where nameMatches(index, "transfer-encoding") {
       guard !found else { throw malformed("Transfer-Encoding stands twice") }
-      guard try plainValue(index).lowercased() == "chunked" else {
+      try checkPlain(index)
+      guard value(index).lowercased() == "chunked" else {
         throw HearthError(
           .notImplemented, "The transfer coding of this message is not supported.",
           hint: "Send the body with Content-Length or with 'Transfer-Encoding: chunked'.")

@@ -9,15 +9,17 @@ public enum HeadWriter {
   ///   - target: path and query below the function's own root.
   ///   - framing: how the body is delimited towards the worker; a length may take the place of chunks.
   ///   - passesUpgrade: whether the worker hears that the client would switch to another protocol.
-  ///   - extra: field lines of Hearth's own, each ended by CRLF.
+  ///   - stamp: what Hearth says of the request.
   public static func write(
-    _ request: RequestHead, target: String, framing: BodyFraming, passesUpgrade: Bool = false, extra: String,
+    _ request: RequestHead, target: String, framing: BodyFraming, passesUpgrade: Bool = false, _ stamp: RequestStamp,
     into buffer: inout ByteBuffer
   ) {
-    buffer.writeString(request.method)
-    buffer.writeInteger(ASCII.space)
-    buffer.writeString(target)
-    buffer.writeStaticString(" HTTP/1.1\r\n")
+    buffer.writeHead(bytesMax: request.method.utf8.count + target.utf8.count + 12) { head in
+      head.add(request.method)
+      head.add(ASCII.space)
+      head.add(target)
+      head.add(literal: " HTTP/1.1\r\n")
+    }
     copyFields(of: request.message, hidesAuthorization: request.hidesAuthorization, into: &buffer)
     switch (request.framing, framing) {
     case (.chunked, .chunked): buffer.writeStaticString("transfer-encoding: chunked\r\n")
@@ -29,7 +31,7 @@ public enum HeadWriter {
     if passesUpgrade, let upgrade = request.upgrade {
       buffer.writeString("connection: upgrade\r\nupgrade: \(upgrade)\r\n")
     }
-    buffer.writeString(extra)
+    stamp.write(into: &buffer)
     buffer.writeStaticString("\r\n")
   }
 
@@ -40,11 +42,13 @@ public enum HeadWriter {
     _ response: ResponseHead, framing: BodyFraming, keepsAlive: Bool, into buffer: inout ByteBuffer
   ) {
     let reason = HTTPStatus.reason(response.status)
-    buffer.writeStaticString("HTTP/1.1 ")
-    buffer.writeString(String(response.status))
-    buffer.writeInteger(ASCII.space)
-    buffer.writeString(reason)
-    buffer.writeStaticString("\r\n")
+    buffer.writeHead(bytesMax: reason.utf8.count + 16) { head in
+      head.add(literal: "HTTP/1.1 ")
+      head.add(number: response.status)
+      head.add(ASCII.space)
+      head.add(reason)
+      head.add(literal: "\r\n")
+    }
     copyFields(of: response.message, into: &buffer)
     if case .chunked = framing { buffer.writeStaticString("transfer-encoding: chunked\r\n") }
     if response.isUpgrade {
@@ -59,15 +63,18 @@ public enum HeadWriter {
   ) {
     var named = namedByConnection(message)
     if hidesAuthorization { named.append("authorization") }
-    message.bytes.withUnsafeReadableBytes { raw in
-      for index in message.fields.indices where !isDropped(message, index, named) {
-        let field = message.fields[index]
-        let name = raw[Int(field.nameStart)..<Int(field.nameStart + field.nameLength)]
-        let value = raw[Int(field.valueStart)..<Int(field.valueStart + field.valueLength)]
-        buffer.writeBytes(UnsafeRawBufferPointer(rebasing: name))
-        buffer.writeStaticString(": ")
-        buffer.writeBytes(UnsafeRawBufferPointer(rebasing: value))
-        buffer.writeStaticString("\r\n")
+    // Two bytes more for each, for a colon without its space.
+    buffer.writeHead(bytesMax: message.bytes.readableBytes + 2 * message.fields.count) { head in
+      message.bytes.withUnsafeReadableBytes { raw in
+        for index in message.fields.indices where !isDropped(message, index, named) {
+          let field = message.fields[index]
+          let nameEnd = Int(field.nameStart + field.nameLength)
+          let valueEnd = Int(field.valueStart + field.valueLength)
+          head.add(UnsafeRawBufferPointer(rebasing: raw[Int(field.nameStart)..<nameEnd]))
+          head.add(literal: ": ")
+          head.add(UnsafeRawBufferPointer(rebasing: raw[Int(field.valueStart)..<valueEnd]))
+          head.add(literal: "\r\n")
+        }
       }
     }
   }

@@ -81,8 +81,8 @@ public enum BodyFraming: Hashable, Sendable {
   public var withoutChunks: BodyFraming { self == .chunked ? .none : self }
 }
 
-/// A request as received, checked by `RequestParser`.
-public struct RequestHead: Sendable {
+/// A request as received, checked by `RequestParser`. An object, since it is handed from one to the next many times.
+public final class RequestHead: Sendable {
   public let message: MessageHead
   public let method: String
   /// The request target in origin form: path and query as sent.
@@ -97,7 +97,29 @@ public struct RequestHead: Sendable {
   /// The protocol that the client would switch to (RFC 9110, section 7.8); nil when it does not ask to.
   public let upgrade: String?
   /// Whether `Authorization` was meant for the gateway and stays there.
-  public var hidesAuthorization = false
+  public let hidesAuthorization: Bool
+
+  init(
+    message: MessageHead, method: String, target: String, isHTTP11: Bool, framing: BodyFraming, keepsAlive: Bool,
+    expectsContinue: Bool, upgrade: String?, hidesAuthorization: Bool = false
+  ) {
+    self.message = message
+    self.method = method
+    self.target = target
+    self.isHTTP11 = isHTTP11
+    self.framing = framing
+    self.keepsAlive = keepsAlive
+    self.expectsContinue = expectsContinue
+    self.upgrade = upgrade
+    self.hidesAuthorization = hidesAuthorization
+  }
+
+  /// The same request, of which the function does not see `Authorization`.
+  public func hidingAuthorization() -> RequestHead {
+    RequestHead(
+      message: message, method: method, target: target, isHTTP11: isHTTP11, framing: framing, keepsAlive: keepsAlive,
+      expectsContinue: expectsContinue, upgrade: upgrade, hidesAuthorization: true)
+  }
 }
 
 /// A response as received from a worker, checked by `ResponseParser`.

@@ -78,8 +78,8 @@ public struct RequestParser {
 private struct RequestLine {
   /// What a gateway for functions can be asked for: RFC 9110's methods but CONNECT and TRACE, PATCH (RFC 5789), and
   /// WebDAV's (RFC 4918, RFC 3253, RFC 5323).
-  private static let methods: Set<String> = [
-    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
+  private static let methods = [
+    "POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
     "PROPPATCH", "UNLOCK", "REPORT", "SEARCH",
   ]
   private static let scheme = "http://"
@@ -105,12 +105,9 @@ private struct RequestLine {
       throw malformed("the request target is not valid")
     }
     (authority, target) = try RequestLine.split(String(decoding: line[start..<index], as: UTF8.self))
-    let version = line[(index + 1)...]
-    if version.elementsEqual("HTTP/1.1".utf8) {
-      isHTTP11 = true
-    } else if version.elementsEqual("HTTP/1.0".utf8) {
-      isHTTP11 = false
-    } else {
+    let version = UnsafeRawBufferPointer(rebasing: line[(index + 1)...])
+    isHTTP11 = version.count == 8 && ASCII.begins(version, with: "HTTP/1.1")
+    guard isHTTP11 || version.count == 8 && ASCII.begins(version, with: "HTTP/1.0") else {
       throw malformed("the protocol version is not HTTP/1.1 or HTTP/1.0")
     }
     guard RequestLine.methods.contains(method) else {

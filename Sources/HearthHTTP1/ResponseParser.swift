@@ -48,11 +48,13 @@ public struct ResponseParser {
   }
 
   private func statusLine(_ line: UnsafeRawBufferPointer) throws -> (status: Int, isHTTP11: Bool) {
-    let text = String(decoding: line.prefix(12), as: UTF8.self)
-    let isHTTP11 = text.hasPrefix("HTTP/1.1 ")
-    guard isHTTP11 || text.hasPrefix("HTTP/1.0 "), line.count == 12 || line.count > 12 && line[12] == ASCII.space,
-      let status = Int(text.dropFirst(9)), (100...599).contains(status)
+    let isHTTP11 = ASCII.begins(line, with: "HTTP/1.1 ")
+    guard isHTTP11 || ASCII.begins(line, with: "HTTP/1.0 "),
+      line.count == 12 || line.count > 12 && line[12] == ASCII.space,
+      line[9..<12].allSatisfy({ (0x30...0x39).contains($0) })
     else { throw malformed("the status line is not valid") }
+    let status = line[9..<12].reduce(0) { $0 * 10 + Int($1 - 0x30) }
+    guard (100...599).contains(status) else { throw malformed("the status line is not valid") }
     return (status, isHTTP11)
   }
 

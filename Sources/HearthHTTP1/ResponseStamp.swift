@@ -25,45 +25,31 @@ public struct ResponseStamp: Sendable {
 
   /// Writes the field lines, each ended by CRLF.
   public func write(into buffer: inout ByteBuffer) {
-    buffer.writeStaticString("hearth-request-id: ")
-    buffer.writeString(requestID)
-    buffer.writeStaticString("\r\nhearth-version: ")
-    buffer.writeString(version)
-    if let start {
-      buffer.writeStaticString("\r\nhearth-start: ")
-      buffer.writeString(start)
-    }
-    if let modelState {
-      buffer.writeStaticString("\r\nhearth-model-state: ")
-      buffer.writeString(modelState)
-    }
-    buffer.writeStaticString("\r\nserver-timing: queue;dur=")
-    ResponseStamp.writeMilliseconds(queue, into: &buffer)
-    // Weights are fetched when a version is deployed, never while a request waits.
-    buffer.writeStaticString(", fetch;dur=0, spawn;dur=")
-    ResponseStamp.writeMilliseconds(spawn, into: &buffer)
-    buffer.writeStaticString(", load;dur=")
-    ResponseStamp.writeMilliseconds(load, into: &buffer)
-    buffer.writeStaticString(", exec;dur=")
-    ResponseStamp.writeMilliseconds(execution, into: &buffer)
-    buffer.writeStaticString("\r\n")
-  }
-
-  /// Milliseconds with three decimals, digit by digit: a formatter would cost more than the rest of the head.
-  private static func writeMilliseconds(_ nanoseconds: Int64, into buffer: inout ByteBuffer) {
-    var microseconds = UInt64(max(0, nanoseconds)) / 1_000
-    var digits: (UInt64, Int) = (0, 0)
-    repeat {
-      digits.0 = digits.0 << 4 | microseconds % 10
-      digits.1 += 1
-      microseconds /= 10
-    } while (microseconds > 0 || digits.1 < 4) && digits.1 < 16
-    // The digits lie in the nibbles of a word, the last one written first.
-    while digits.1 > 0 {
-      if digits.1 == 3 { buffer.writeInteger(UInt8(ascii: ".")) }
-      buffer.writeInteger(UInt8(ascii: "0") + UInt8(digits.0 & 15))
-      digits.0 >>= 4
-      digits.1 -= 1
+    // 320: names and separators, and five numbers of at most 20 bytes.
+    let words = requestID.utf8.count + version.utf8.count + (start?.utf8.count ?? 0) + (modelState?.utf8.count ?? 0)
+    buffer.writeHead(bytesMax: words + 320) { head in
+      head.add(literal: "hearth-request-id: ")
+      head.add(requestID)
+      head.add(literal: "\r\nhearth-version: ")
+      head.add(version)
+      if let start {
+        head.add(literal: "\r\nhearth-start: ")
+        head.add(start)
+      }
+      if let modelState {
+        head.add(literal: "\r\nhearth-model-state: ")
+        head.add(modelState)
+      }
+      head.add(literal: "\r\nserver-timing: queue;dur=")
+      head.add(milliseconds: queue)
+      // Weights are fetched when a version is deployed, never while a request waits.
+      head.add(literal: ", fetch;dur=0, spawn;dur=")
+      head.add(milliseconds: spawn)
+      head.add(literal: ", load;dur=")
+      head.add(milliseconds: load)
+      head.add(literal: ", exec;dur=")
+      head.add(milliseconds: execution)
+      head.add(literal: "\r\n")
     }
   }
 }

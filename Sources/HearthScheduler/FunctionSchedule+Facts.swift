@@ -71,10 +71,8 @@ extension FunctionSchedule {
     _ id: InvocationID, on worker: WorkerID, isWorkerLost: Bool = false, now: HearthInstant
   ) -> [Action] {
     elapse(to: now)
-    guard let released = release(id, from: worker) else { return [] }
+    guard let released = release(id, from: worker, finished: now) else { return [] }
     observeService(released.began.duration(to: now))
-    workers[worker]?.lastFinished = now
-    workers[worker]?.isHeldUp = false
     if loadFailures.count > 0 { loadFailures.clear() }
     if isWorkerLost {
       markLost(worker, now: now)

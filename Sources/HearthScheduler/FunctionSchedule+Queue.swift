@@ -4,22 +4,23 @@ import HearthCore
 /// Requests and the slots they take.
 extension FunctionSchedule {
   mutating func assign(_ waiting: Waiting, to worker: WorkerID, _ kind: StartKind, now: HearthInstant) {
-    workers[worker]!.inFlight.append(Running(waiting: waiting, began: now))
-    workers[worker]!.hasServed = true
+    let count = workers[worker]!.take(Running(waiting: waiting, began: now))
     inFlightCount += 1
-    if workers[worker]!.inFlight.count >= policy.concurrencyMax { available.removeAll { $0 == worker } }
+    if count >= policy.concurrencyMax { available.removeAll { $0 == worker } }
     usage.served(isHit: kind == .hot || kind == .warm)
     actions.append(.run(waiting.id, on: worker, kind))
   }
 
   /// Frees the slot an invocation took; nil when the worker does not hold it (any more). It began when the worker got
   /// it, or when the worker had finished the one before.
-  mutating func release(_ id: InvocationID, from worker: WorkerID) -> (running: Running, began: HearthInstant)? {
-    guard let running = workers[worker]?.inFlight.remove(id) else { return nil }
+  mutating func release(
+    _ id: InvocationID, from worker: WorkerID, finished: HearthInstant? = nil
+  ) -> (running: Running, began: HearthInstant)? {
+    guard let (running, previous, left) = workers[worker]?.give(id, finished: finished) else { return nil }
     inFlightCount -= 1
-    if workers[worker]!.inFlight.count >= policy.concurrencyMax { aheadCount -= 1 }
-    let began = policy.concurrencyMax == 1 ? max(running.began, workers[worker]!.lastFinished) : running.began
-    if workers[worker]!.state == .gone, workers[worker]!.inFlight.isEmpty { transition(worker, to: nil, now: began) }
+    if left >= policy.concurrencyMax { aheadCount -= 1 }
+    let began = policy.concurrencyMax == 1 ? max(running.began, previous) : running.began
+    if left == 0, workers[worker]?.state == .gone { transition(worker, to: nil, now: began) }
     return (running, began)
   }
 

@@ -190,6 +190,26 @@ public struct FunctionSchedule: Sendable {
     var lastFinished = HearthInstant(nanoseconds: 0)
     /// Whether it has served a request yet: the first one was the reason for its start.
     var hasServed = false
+
+    /// Gives it an invocation; returns how many it has now.
+    mutating func take(_ running: Running) -> Int {
+      inFlight.append(running)
+      hasServed = true
+      return inFlight.count
+    }
+
+    /// Takes an invocation away, which ended at `finished` unless that is nil. Nil when it has no such.
+    mutating func give(_ id: InvocationID, finished: HearthInstant?) -> (
+      running: Running, after: HearthInstant, left: Int
+    )? {
+      guard let running = inFlight.remove(id) else { return nil }
+      let previous = lastFinished
+      if let finished {
+        lastFinished = finished
+        isHeldUp = false
+      }
+      return (running, previous, inFlight.count)
+    }
   }
 
   /// How many attempts a load gets before its failure is remembered.

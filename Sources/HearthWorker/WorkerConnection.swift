@@ -40,7 +40,7 @@ public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
   public typealias OutboundOut = ByteBuffer
 
   /// A request that was sent and is not answered yet.
-  private struct Exchange {
+  private final class Exchange {
     let receiver: any WorkerResponseReceiver
     let method: String
     let isChunked: Bool
@@ -49,9 +49,21 @@ public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
     let answerID: String?
     var isWritten = false
     var requestEnded = false
-    var responseBegan = false
     var keepsAlive = false
+    /// How the rest of the answer is read; nil until its head has arrived.
     var body: BodyDecoder?
+
+    init(
+      _ receiver: any WorkerResponseReceiver, method: String, isChunked: Bool, allowsUpgrade: Bool, answerID: String?
+    ) {
+      self.receiver = receiver
+      self.method = method
+      self.isChunked = isChunked
+      self.allowsUpgrade = allowsUpgrade
+      self.answerID = answerID
+    }
+
+    var responseBegan: Bool { body != nil }
   }
 
   /// 64 KiB: workers are trusted with more than clients are, and still bounded.
@@ -93,8 +105,7 @@ public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
   ) {
     precondition(exchanges.last?.requestEnded ?? true, "a request follows one that was sent whole")
     exchanges.append(
-      Exchange(
-        receiver: receiver, method: method, isChunked: isChunked, allowsUpgrade: allowsUpgrade, answerID: answerID))
+      Exchange(receiver, method: method, isChunked: isChunked, allowsUpgrade: allowsUpgrade, answerID: answerID))
     guard isOpen, let channel else { return fail(last: .unreachable) }
     channel.write(head, promise: nil)
     if exchanges.count == 1 { receiver.workerTurnCame() }
@@ -122,7 +133,7 @@ public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
   public func endBody() {
     guard let exchange = exchanges.last, let channel else { return }
     if exchange.isChunked { channel.write(ByteBuffer(staticString: "0\r\n\r\n"), promise: nil) }
-    exchanges[exchanges.count - 1].requestEnded = true
+    exchange.requestEnded = true
   }
 
   /// Hands what was written to the system, together with what else this loop has written.
@@ -133,7 +144,7 @@ public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
     channel.flush()
     // A write that fails ends the connection at once: nothing of the requests in it has reached the worker.
     guard channel.isActive else { return }
-    for index in exchanges.indices { exchanges[index].isWritten = true }
+    for exchange in exchanges { exchange.isWritten = true }
   }
 
   /// Stops or resumes reading responses, for a client that is slower than the worker. With requests behind the one of
@@ -194,23 +205,19 @@ public final class WorkerConnection: ChannelInboundHandler, FlushTarget {
 
   private func readResponses() throws {
     while let exchange = exchanges.first {
-      guard var body = exchange.body else {
+      guard exchange.responseBegan else {
         let head = try parser.parse(
           &received, requestMethod: exchange.method, allowsUpgrade: exchange.allowsUpgrade)
         guard let head else { return }
         if let answerID = exchange.answerID, head.message.first("hearth-request-id") != answerID {
           throw HearthError(.workerBadResponse, "the answer is to another request")
         }
-        exchanges[0].responseBegan = true
-        exchanges[0].keepsAlive = head.keepsAlive && !head.announcesWithheldBody
-        exchanges[0].body = BodyDecoder(head.framing)
+        exchange.keepsAlive = head.keepsAlive && !head.announcesWithheldBody
+        exchange.body = BodyDecoder(head.framing)
         exchange.receiver.workerResponseBegan(head)
         continue
       }
-      let part = try body.next(&received)
-      guard !exchanges.isEmpty, exchanges[0].receiver === exchange.receiver else { return }
-      exchanges[0].body = body
-      switch part {
+      switch try exchange.body!.next(&received) {
       case .data(let bytes): exchange.receiver.workerResponseBody(bytes)
       case .incomplete: return
       case .end: if !endResponse() { return }

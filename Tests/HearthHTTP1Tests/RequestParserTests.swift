@@ -91,7 +91,7 @@ struct RequestParserTests {
           + "Upgrade: tea\r\nProxy-Authorization: p\r\nKeep-Alive: 5\r\nHearth-Request-Id: forged\r\nX-Two: 2\r\n"
           + "Content-Length: 2\r\n\r\n"))
     var buffer = ByteBuffer()
-    HeadWriter.write(head, target: "/", framing: head.framing, extra: "hearth-request-id: r-1\r\n", into: &buffer)
+    HeadWriter.write(head, target: "/", framing: head.framing, RequestStamp(requestID: "r-1"), into: &buffer)
     #expect(
       String(buffer: buffer)
         == "POST / HTTP/1.1\r\nHost: h\r\nX-Two: 2\r\nContent-Length: 2\r\nhearth-request-id: r-1\r\n\r\n")
@@ -102,7 +102,7 @@ struct RequestParserTests {
     let head = try #require(
       try parse("POST / HTTP/1.1\r\nHost: h\r\nConnection: content-length\r\nContent-Length: 2\r\n\r\n"))
     var buffer = ByteBuffer()
-    HeadWriter.write(head, target: "/", framing: head.framing, extra: "", into: &buffer)
+    HeadWriter.write(head, target: "/", framing: head.framing, RequestStamp(requestID: "r-1"), into: &buffer)
     #expect(String(buffer: buffer).contains("Content-Length: 2"))
   }
 }
