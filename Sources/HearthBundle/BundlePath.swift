@@ -55,11 +55,12 @@ struct BundlePathSet {
 }
 
 /// The files below a folder, as relative paths in byte order.
-enum FolderListing {
+public enum FolderListing {
   /// Names that never belong to a bundle.
   private static let ignored: Set<String> = [".git", ".DS_Store", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache"]
 
-  static func files(of folder: String) throws -> [String] {
+  /// The files that a folder gives to a bundle, as paths below it, sorted. Throws for links and special files.
+  public static func files(of folder: String) throws -> [String] {
     var result: [String] = []
     try list(folder, prefix: "", into: &result)
     return result.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }

@@ -24,7 +24,10 @@ extension FunctionSpec {
       }
     }
     if models != nil { policy.keepModels() }
+    if let section = try root.mapping("batching") { batching = try FunctionSpec.batching(section) }
+    if let batching { policy.concurrencyMax = batching.concurrency }
     policyKeys = try policy.read(root)
+    try checkBatching(root)
     if models != nil { try checkModels(root) }
     if let section = try root.mapping("env") { environment = try FunctionSpec.environment(section) }
     idempotent = try root.boolean("idempotent") ?? false
@@ -73,6 +76,36 @@ extension FunctionSpec {
       throw root.invalid("models", "'models' is for a 'handler'; this function has a 'command'.")
     }
     try policy.validateForModels()
+  }
+
+  private static func batching(_ section: YAMLMapping) throws -> Batching {
+    let sizes = Batching.sizes
+    let size = try section.value(
+      "max-size", expected: "a whole number from \(sizes.lowerBound) to \(sizes.upperBound)"
+    ) { Int($0).flatMap { sizes.contains($0) ? $0 : nil } }
+    guard let size else {
+      throw section.invalid("max-size", "'batching' has no 'max-size'.", hint: "Say how many requests make a batch.")
+    }
+    var batching = Batching(sizeMax: size)
+    batching.waitMax =
+      try section.value("max-wait", expected: "a duration from 0s to \(Batching.waitMax.text), such as 5ms") { text in
+        Duration(hearth: text).flatMap { $0 >= .zero && $0 <= Batching.waitMax ? $0 : nil }
+      } ?? .zero
+    try section.finish()
+    return batching
+  }
+
+  private func checkBatching(_ root: YAMLMapping) throws {
+    guard let batching else { return }
+    if case .command = entry {
+      throw root.invalid("batching", "'batching' is for a 'handler'; this function has a 'command'.")
+    }
+    guard policy.concurrencyMax >= batching.sizeMax else {
+      throw root.invalid(
+        "batching",
+        "a worker takes \(policy.concurrencyMax) requests at a time (max-concurrency), fewer than a batch of "
+          + "\(batching.sizeMax).", hint: "Raise max-concurrency to \(batching.concurrency), or leave it out.")
+    }
   }
 
   private static func entry(_ root: YAMLMapping) throws -> Entry {

@@ -34,6 +34,22 @@ public struct FunctionSpec: Sendable {
     public var start = Start.fork
   }
 
+  /// How requests are gathered that wait at the same time, so that the author's code gets them together.
+  public struct Batching: Hashable, Sendable {
+    /// 128: what one worker gathers at most; it holds a thread for each, and for each of the batch behind.
+    public static let sizes = 2...128
+    /// 10 s: a request that waits for longer has another kind of queue.
+    public static let waitMax = Duration.seconds(10)
+
+    /// The most requests in one batch.
+    public var sizeMax: Int
+    /// How long the first request of a batch waits for others; zero takes those that are there.
+    public var waitMax = Duration.zero
+
+    /// Requests of two batches at a time: while one runs the next is gathered.
+    var concurrency: Int { 2 * sizeMax }
+  }
+
   /// A file that must be there before a worker starts.
   public struct File: Hashable, Sendable {
     public var path: String
@@ -64,6 +80,8 @@ public struct FunctionSpec: Sendable {
   public var models: Models?
   /// How they are housed; nil: as suits their device.
   public var isolation: Isolation?
+  /// Nil: each request by itself.
+  public var batching: Batching?
   public var resources = Resources()
   public var policy = FunctionPolicy()
   /// The knobs that `function.yaml` itself sets.

@@ -11,15 +11,24 @@ struct BundleCommand: ParsableCommand {
 
 extension BundleCommand {
   struct Init: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Write a small function to start from.")
+    static let configuration = CommandConfiguration(
+      abstract: "Write a function to start from.",
+      discussion: "A small one, or a copy of one of those that come with Hearth: functions/README.md shows them.")
 
     @Argument(help: "The folder to make; its name becomes the function's.")
     var path: String
+
+    @Option(help: "One of Hearth's own functions to copy, such as embed.")
+    var template: String?
 
     func run() throws {
       let name = try FunctionName(URL(fileURLWithPath: path).lastPathComponent)
       guard access(path, F_OK) != 0 else {
         throw HearthError(.fileUnusable, "'\(path)' is there already.", hint: "Choose another folder.")
+      }
+      if let template {
+        try Template(template).copy(to: path, name)
+        return print("Copied \(template) to \(path). Next: hearth run \(path)")
       }
       try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
       for (file, text) in StarterTemplate.files(name) {

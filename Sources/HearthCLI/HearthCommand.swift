@@ -14,7 +14,7 @@ struct HearthCommand: AsyncParsableCommand {
       64 the command line is not valid.
       """,
     subcommands: [
-      Serve.self, BundleCommand.self, Deploy.self, Call.self, List.self, Describe.self, Workers.self,
+      Serve.self, Run.self, BundleCommand.self, Deploy.self, Call.self, List.self, Describe.self, Workers.self,
       ModelsCommand.self, Devices.self, Logs.self,
       Policy.self, Why.self, TraceCommand.self, ReplayCommand.self, Versions.self, Delete.self, Version.self,
     ])

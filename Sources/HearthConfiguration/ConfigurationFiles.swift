@@ -35,6 +35,12 @@ public enum ConfigurationFiles {
       hint: "Set 'runtime-dir' to the folder that holds hearth_runtime.")
   }
 
+  /// The folder of the functions that come with Hearth: beside the runtime.
+  public static func templatesFolder() throws -> String {
+    let runtime = URL(fileURLWithPath: try runtimeFolder(configured: nil)).standardized
+    return runtime.deletingLastPathComponent().appendingPathComponent("functions").path
+  }
+
   private static func isRuntime(_ folder: String) -> Bool {
     access("\(folder)/hearth_runtime/__main__.py", R_OK) == 0
   }

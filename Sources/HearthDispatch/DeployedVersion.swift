@@ -67,6 +67,7 @@ public struct DeployedVersion: Sendable {
       temporary: spec.resources.temporary, log: log,
       model: model.map { WorkerPlan.Model(name: $0.name.rawValue, path: $0.path, bytes: $0.bytes) })
     plan.deploy = deploy
+    plan.batching = spec.batching.map { .init(size: $0.sizeMax, waitSeconds: $0.waitMax.seconds) }
     plan.isShared = sharesProcesses
     plan.visible = [modelsFolder].compactMap(\.self)
     return plan

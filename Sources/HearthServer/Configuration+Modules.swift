@@ -30,6 +30,14 @@ extension GatewayConfiguration {
   /// Two for every core: one loads while the other waits for its disk.
   var startsLimit: Int { startsMax > 0 ? startsMax : max(2, 2 * System.coreCount) }
 
+  var scheme: String { tlsCertificate == nil ? "http" : "https" }
+
+  /// Where this machine itself reaches the data plane.
+  func localAddress(port: Int) -> String {
+    let isWildcard = ["0.0.0.0", "::"].contains(listen.host)
+    return "\(scheme)://\(HostPort(host: isWildcard ? "127.0.0.1" : listen.host, port: port))"
+  }
+
   var httpLimits: HTTPLimits {
     var limits = HTTPLimits()
     limits.headMax = headMax

@@ -30,6 +30,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   private var claims: [Zygote.Key: Int] = [:]
   public let devices: [Device]
   private let nvml = NVML()
+  private let gateway = NIOLockedValueBox<String?>(nil)
   private var hasReportedIsolation = false
   private let isolation = NIOLockedValueBox<[String: String]?>(nil)
   /// The zygotes' processes, for those who measure them from other threads.
@@ -54,6 +55,9 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
     try FileManager.default.createDirectory(
       atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o711])
   }
+
+  /// Says where functions that may use the network find the data plane: an address that this machine reaches.
+  public func serves(at address: String) { gateway.withLockedValue { $0 = address } }
 
   /// What isolation this machine lacks and why, by feature; nil until the first zygote has tried.
   public var missingIsolation: [String: String]? { isolation.withLockedValue { $0 } }
@@ -122,7 +126,9 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   func makeWorker(
     _ plan: WorkerPlan, role: LocalWorker.Role = .worker, observer: @escaping WorkerObserver
   ) -> LocalWorker {
-    LocalWorker(
+    var plan = plan
+    if plan.network { plan.variables["HEARTH_GATEWAY"] = gateway.withLockedValue(\.self) }
+    return LocalWorker(
       plan, directory: "\(directory)/\(plan.id)", dataFolder: dataFolder, loop: loop, role: role, observer: observer)
   }
 

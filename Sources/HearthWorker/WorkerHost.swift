@@ -88,6 +88,8 @@ public struct WorkerPlan: Sendable {
   public var memory: ByteSize?
   public var temporary: ByteSize
   public var log: FunctionLog
+  /// How it gathers requests; nil where it serves each by itself.
+  public var batching: WorkerLaunch.Batching?
   /// The model that it is to load; nil where its function is not one of many.
   public var model: Model?
   /// The device that is its; nil where it needs none.

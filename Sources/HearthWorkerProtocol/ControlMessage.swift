@@ -116,6 +116,24 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     }
   }
 
+  /// How requests are gathered for the author's code.
+  public struct Batching: Codable, Hashable, Sendable {
+    /// The most in one batch.
+    public var size: Int
+    /// How long the first of a batch waits for others.
+    public var waitSeconds: Double
+
+    public init(size: Int, waitSeconds: Double) {
+      self.size = size
+      self.waitSeconds = waitSeconds
+    }
+
+    enum CodingKeys: String, CodingKey {
+      case size
+      case waitSeconds = "wait_seconds"
+    }
+  }
+
   public var worker: String
   public var function: String
   public var version: String
@@ -131,6 +149,8 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
   public var fork: Bool
   /// Requests taken at a time.
   public var slots: Int
+  /// How they are gathered; nil where each is served by itself.
+  public var batching: Batching?
   public var environment: [String: String]
   /// The author's `config`, as JSON text.
   public var config: String
@@ -186,7 +206,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
 
   enum CodingKeys: String, CodingKey {
     case worker, function, version, bundle, handler, command, python, fork, slots, environment, config, directory
-    case hidden, network, model, visible, device
+    case hidden, network, model, visible, device, batching
     case awaitsModel = "awaits_model"
     case isShared = "shared"
     case memoryBytes = "memory_bytes"

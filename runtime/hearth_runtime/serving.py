@@ -1,6 +1,5 @@
 """Takes requests off the data connections, as many at a time as the worker has slots."""
 
-import ctypes
 import json
 import os
 import select
@@ -16,10 +15,12 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from hearth_runtime import logs
+from hearth_runtime.batching import Batcher
 from hearth_runtime.connection import Connection, ConnectionEnded
 from hearth_runtime.context import Cancelled, Context
 from hearth_runtime.control import Control, ControlSocket, Message
 from hearth_runtime.function import Function
+from hearth_runtime.interrupt import raise_in
 from hearth_runtime.payload import InputError, encode_chunk, encode_result, parse_input
 
 
@@ -72,6 +73,8 @@ class Server:
         self._wakeup = -1
         #: What to do around the author's code at the first request.
         self.first: Callable[[], AbstractContextManager[None]] | None = None
+        #: Where requests are gathered; None where each is served by itself.
+        self._batcher: Batcher | None = None
 
     def run(self, control: ControlSocket) -> None:
         """Serves until the gateway drains this worker or is gone. Never returns."""
@@ -87,6 +90,8 @@ class Server:
         self._serve()
         for other in others:
             other.join()
+        if self._batcher is not None:
+            self._batcher.stop()
 
     def close(self) -> None:
         """Closes its connections and its own descriptors, once no thread of its serves any more."""
@@ -106,6 +111,8 @@ class Server:
         os.eventfd_write(self._wakeup, 1)
 
     def _start_others(self) -> list[threading.Thread]:
+        if self._function.batching is not None:
+            self._batcher = Batcher(self._function, *self._function.batching)
         others = [
             threading.Thread(target=self._serve, name=f"slot-{number}", daemon=True) for number in range(1, self._slots)
         ]
@@ -176,13 +183,15 @@ class Server:
             if not running.is_open:
                 return
             running.context.cancel()
+            if self._batcher is not None and self._batcher.cancel(running.context):
+                return
             if self._function.cancel_task(running.thread):
                 return
             if running.thread == self._main_thread:
                 # A signal also ends a sleep or a read that the main thread is in.
                 signal.pthread_kill(running.thread, signal.SIGUSR1)
             else:
-                _raise_in(running.thread, Cancelled)
+                raise_in(running.thread, Cancelled)
 
     def _interrupted(self, *_: Any) -> None:
         """SIGUSR1, in the main thread: raises Cancelled if the request that runs there was cancelled."""
@@ -272,7 +281,8 @@ class Server:
         chunks: Iterator[Any] | None = None
         measured = self._enter_first()
         try:
-            result = self._function.predict(parse_input(content_type, body), running.context)
+            predict = self._function.predict if self._batcher is None else self._batcher.predict
+            result = predict(parse_input(content_type, body), running.context)
             status, kind, fields, payload = encode_result(result)
             if running.context.method == "HEAD" or status in (204, 304):
                 # Bytes behind a head that has no body would be taken for the next response.
@@ -357,7 +367,7 @@ class Server:
             if running.is_open:
                 running.is_open = False
                 if running.thread != self._main_thread:
-                    _raise_in(running.thread, None)
+                    raise_in(running.thread, None)
 
 
 def connection_is_alive(connection: Connection) -> bool:
@@ -368,9 +378,3 @@ def connection_is_alive(connection: Connection) -> bool:
         return True
     except OSError:
         return False
-
-
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Sets or clears the exception that the thread raises at its next step of Python code."""
-    value = ctypes.py_object(error) if error is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)

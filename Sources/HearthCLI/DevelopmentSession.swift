@@ -1,0 +1,121 @@
+import Foundation
+import HearthAdmin
+import HearthBundle
+import HearthCore
+
+/// Keeps a gateway at what a function's folder says: the loop behind `hearth run`.
+struct DevelopmentSession {
+  /// 300 ms: sooner than a hand gets from the editor to the shell.
+  private static let lookInterval: useconds_t = 300_000
+  /// 200 ms between two looks at a worker that loads.
+  private static let loadInterval: useconds_t = 200_000
+
+  let folder: String
+  /// Where callers find the gateway.
+  let address: String
+  let client: AdminClient
+  /// The function as it is served now; another name in function.yaml makes it another one.
+  private var served: FunctionName?
+
+  init(folder: String, address: String, client: AdminClient) {
+    self.folder = folder
+    self.address = address
+    self.client = client
+  }
+
+  /// Deploys, and again after each change. Never returns.
+  mutating func run() -> Never {
+    var seen = FolderState(folder)
+    deploy()
+    while true {
+      usleep(DevelopmentSession.lookInterval)
+      let now = FolderState(folder)
+      guard now != seen else { continue }
+      seen = now
+      // An editor may be at it still.
+      usleep(DevelopmentSession.lookInterval)
+      if FolderState(folder) == now { deploy() } else { seen = FolderState.unknown }
+    }
+  }
+
+  private mutating func deploy() {
+    do {
+      let bundle = try LocalBundle(folder)
+      let outcome = try Deployment(client: client).deploy(bundle, as: bundle.spec.name)
+      Terminal.note("\(outcome.name): version \(outcome.number) is served.")
+      if served != bundle.spec.name { try begin(bundle) }
+    } catch let error as HearthError {
+      Terminal.complain(error)
+    } catch {
+      Terminal.note("error: \(error)")
+    }
+  }
+
+  /// A function that was not served before.
+  private mutating func begin(_ bundle: LocalBundle) throws {
+    let name = bundle.spec.name
+    for other in try client.get("/v1/functions", as: [FunctionView].self) where other.name != name.rawValue {
+      _ = try client.call("DELETE", "/v1/functions/\(other.name)")
+    }
+    served = name
+    followLog(of: name)
+    if bundle.spec.models == nil, bundle.spec.policy.workersMin == 0 {
+      // Loaded at once, and again after each change: what is wrong with it shows before it is called.
+      let changes = try JSONEncoder().encode(["min-workers": "1"])
+      _ = try client.call("PATCH", "/v1/functions/\(name)/policy", body: .bytes([UInt8](changes)))
+      try awaitWorker(of: name)
+    }
+    let models = bundle.spec.models == nil ? "" : "/models/MODEL"
+    Terminal.note("Call it: POST \(address)/functions/\(name)\(models)")
+    Terminal.note("Watching \(folder); Ctrl-C ends.")
+  }
+
+  private func awaitWorker(of name: FunctionName) throws {
+    while true {
+      let view = try client.get("/v1/functions/\(name)", as: DescriptionView.self)
+      if let reason = view.function.reason { return Terminal.note("error: It cannot be loaded: \(reason)") }
+      if view.workers.contains(where: { $0.state == "idle" }) { return }
+      usleep(DevelopmentSession.loadInterval)
+    }
+  }
+
+  /// Prints the function's log as it grows, until the function is deleted.
+  private func followLog(of name: FunctionName) {
+    let client = client
+    Thread.detachNewThread {
+      _ = try? client.call(
+        "GET", "/v1/functions/\(name)/logs?lines=0&follow=true", accept: "text/plain", stall: nil,
+        receive: { bytes in
+          FileHandle.standardOutput.write(Data(bytes))
+          return true
+        })
+    }
+  }
+}
+
+/// What a folder's files looked like: their times of change and sizes.
+private struct FolderState: Equatable {
+  /// Like no folder.
+  static let unknown = FolderState(files: [:])
+
+  private struct File: Equatable {
+    let seconds: Int
+    let nanoseconds: Int
+    let size: Int64
+  }
+
+  private let files: [String: File]
+
+  private init(files: [String: File]) { self.files = files }
+
+  init(_ folder: String) {
+    var files: [String: File] = [:]
+    for path in (try? FolderListing.files(of: folder)) ?? [] {
+      var status = stat()
+      guard lstat("\(folder)/\(path)", &status) == 0 else { continue }
+      files[path] = File(
+        seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec, size: Int64(status.st_size))
+    }
+    self.files = files
+  }
+}
