@@ -46,12 +46,13 @@ def measure(gateway, name, rounds):
         cold.append(seconds)
     gateway.cli("policy", name, "--keep-alive", "10m")
     hot = [timed(gateway, example)[0] for _ in range(rounds + 5)][5:]
-    (pid,) = {w["pid"] for w in gateway.workers() if w["function"] == name and w.get("pid")}
+    (pid,) = {w["pid"] for w in gateway.workers() if w["function"] == name and w["state"] == "idle"}
+    taken = pss(pid)
     gateway.cli("policy", name, "--keep-alive", "0s")
     return {
         "cold_ms": quantile(cold[1:], 0.5) * 1e3,
         "hot_ms": quantile(hot, 0.5) * 1e3,
-        "memory_mib": pss(pid),
+        "memory_mib": taken,
     }
 
 

@@ -23,11 +23,11 @@ struct DevelopmentSession {
     self.client = client
   }
 
-  /// Deploys, and again after each change. Never returns.
-  mutating func run() -> Never {
+  /// Deploys, and again after each change, until its thread is cancelled.
+  mutating func run() {
     var seen = FolderState(folder)
     deploy()
-    while true {
+    while !Thread.current.isCancelled {
       usleep(DevelopmentSession.lookInterval)
       let now = FolderState(folder)
       guard now != seen else { continue }

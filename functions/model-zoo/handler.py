@@ -1,4 +1,4 @@
-"""Other functions as models behind one endpoint: each is loaded when it is asked for, and makes room when others are."""
+"""Other functions as models behind one endpoint: each is loaded when it is asked for, and makes room for others."""
 
 import copy
 import importlib.util
