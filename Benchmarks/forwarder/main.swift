@@ -1,5 +1,5 @@
-// The least that a proxy on SwiftNIO can cost: hands the bytes of each client's connection to a connection of its own to
-// the worker's socket, and back, and looks at none of them. `make bench-http` runs it beside the front ends.
+// The least that a proxy on SwiftNIO can cost: hands the bytes of each client's connection to one of its own to the
+// worker's socket, and back, and looks at none of them. `make bench-http` runs it beside the front ends.
 //
 // Arguments: the worker's socket, and the port of loopback to listen on.
 import NIOCore

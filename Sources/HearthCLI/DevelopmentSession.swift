@@ -14,11 +14,14 @@ struct DevelopmentSession {
   /// Where callers find the gateway.
   let address: String
   let client: AdminClient
+  /// Whether the gateway's data folder is for this folder alone, so that what else it serves is of an earlier name.
+  let ownsGateway: Bool
   /// The function as it is served now; another name in function.yaml makes it another one.
   private var served: FunctionName?
 
-  init(folder: String, address: String, client: AdminClient) {
+  init(folder: String, address: String, client: AdminClient, ownsGateway: Bool) {
     self.folder = folder
+    self.ownsGateway = ownsGateway
     self.address = address
     self.client = client
   }
@@ -26,7 +29,7 @@ struct DevelopmentSession {
   /// Deploys, and again after each change, until its thread is cancelled.
   mutating func run() {
     var seen = FolderState(folder)
-    deploy()
+    deploy(seen)
     while !Thread.current.isCancelled {
       usleep(DevelopmentSession.lookInterval)
       let now = FolderState(folder)
@@ -34,16 +37,16 @@ struct DevelopmentSession {
       seen = now
       // An editor may be at it still.
       usleep(DevelopmentSession.lookInterval)
-      if FolderState(folder) == now { deploy() } else { seen = FolderState.unknown }
+      if FolderState(folder) == now { deploy(now) } else { seen = FolderState.unknown }
     }
   }
 
-  private mutating func deploy() {
+  private mutating func deploy(_ seen: FolderState) {
     do {
       let bundle = try LocalBundle(folder)
       let outcome = try Deployment(client: client).deploy(bundle, as: bundle.spec.name)
       Terminal.note("\(outcome.name): version \(outcome.number) is served.")
-      if served != bundle.spec.name { try begin(bundle) }
+      if served != bundle.spec.name { try begin(bundle, seen) }
     } catch let error as HearthError {
       Terminal.complain(error)
     } catch {
@@ -52,10 +55,11 @@ struct DevelopmentSession {
   }
 
   /// A function that was not served before.
-  private mutating func begin(_ bundle: LocalBundle) throws {
+  private mutating func begin(_ bundle: LocalBundle, _ seen: FolderState) throws {
     let name = bundle.spec.name
-    for other in try client.get("/v1/functions", as: [FunctionView].self) where other.name != name.rawValue {
-      _ = try client.call("DELETE", "/v1/functions/\(other.name)")
+    let others = ownsGateway ? try client.get("/v1/functions", as: [FunctionView].self).map(\.name) : []
+    for other in Set(others + [served?.rawValue].compactMap(\.self)) where other != name.rawValue {
+      _ = try client.call("DELETE", "/v1/functions/\(other)")
     }
     served = name
     followLog(of: name)
@@ -63,18 +67,19 @@ struct DevelopmentSession {
       // Loaded at once, and again after each change: what is wrong with it shows before it is called.
       let changes = try JSONEncoder().encode(["min-workers": "1"])
       _ = try client.call("PATCH", "/v1/functions/\(name)/policy", body: .bytes([UInt8](changes)))
-      try awaitWorker(of: name)
+      try awaitWorker(of: name, since: seen)
     }
     let models = bundle.spec.models == nil ? "" : "/models/MODEL"
     Terminal.note("Call it: POST \(address)/functions/\(name)\(models)")
     Terminal.note("Watching \(folder); Ctrl-C ends.")
   }
 
-  private func awaitWorker(of name: FunctionName) throws {
-    while true {
+  /// Waits until a worker has loaded, has failed to, or a file changes.
+  private func awaitWorker(of name: FunctionName, since seen: FolderState) throws {
+    while FolderState(folder) == seen {
       let view = try client.get("/v1/functions/\(name)", as: DescriptionView.self)
       if let reason = view.function.reason { return Terminal.note("error: It cannot be loaded: \(reason)") }
-      if view.workers.contains(where: { $0.state == "idle" }) { return }
+      if view.function.state == "ready" { return }
       usleep(DevelopmentSession.loadInterval)
     }
   }

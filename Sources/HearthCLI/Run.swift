@@ -9,8 +9,8 @@ struct Run: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serve one function from its folder, for development.",
     discussion: """
-      Deploys it again whenever one of its files changes, and prints its log. A change that cannot be loaded is told of, \
-      and the version before goes on. Ctrl-C ends it.
+      Deploys it again whenever one of its files changes, and prints its log. A change that cannot be loaded is told \
+      of, and the version before goes on. Ctrl-C ends it.
       """)
 
   @Argument(help: "The function's folder.")
@@ -25,6 +25,7 @@ struct Run: AsyncParsableCommand {
   func run() async throws {
     _ = try FunctionSpec.ofFolder(path)
     let folder = URL(fileURLWithPath: path).path
+    let isOwn = dataDir == nil
     let dataDir = dataDir ?? Run.cacheFolder(for: folder)
     var configuration = GatewayConfiguration()
     for (name, value) in [
@@ -33,7 +34,7 @@ struct Run: AsyncParsableCommand {
     try await Gateway(configuration).run { address in
       Thread.detachNewThread {
         let client = AdminClient(base: address.admin, token: AdminToken.read(in: dataDir) ?? "")
-        var session = DevelopmentSession(folder: folder, address: address.data, client: client)
+        var session = DevelopmentSession(folder: folder, address: address.data, client: client, ownsGateway: isOwn)
         session.run()
       }
     }

@@ -8,13 +8,14 @@ from gateway import ROOT
 FOLDER = ROOT / "functions"
 
 
-def _needs(name):
+def needs(name):
+    """Which other functions a function calls."""
     file = FOLDER / name / "example/expected.json"
     return json.loads(file.read_text()).get("needs", []) if file.exists() else []
 
 
 #: All functions, those that call others behind them.
-NAMES = sorted((path.parent.name for path in FOLDER.glob("*/function.yaml")), key=lambda n: (len(_needs(n)), n))
+NAMES = sorted((path.parent.name for path in FOLDER.glob("*/function.yaml")), key=lambda n: (len(needs(n)), n))
 
 
 class Example:

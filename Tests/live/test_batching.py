@@ -10,10 +10,15 @@ BATCHED = """
 import time
 
 class Model:
+    seen = []
+
     def predict(self, input, context):
         return {"alone": True}
 
     def predict_batch(self, inputs, contexts):
+        self.seen += inputs
+        if inputs == ["seen"]:
+            return [self.seen]
         if "slow" in inputs:
             time.sleep(0.5)
         if "poison" in inputs:
@@ -115,6 +120,7 @@ def test_who_leaves_a_batch_holds_nobody_up(gateway):
         assert gone.result().code == "request_deadline"
         assert slow.result().json["batch"] == 1
     assert gateway.call("batched", "b").json == {"batch": 1, "ids": 1}
+    assert gateway.call("batched", "seen").json == ["first", "slow", "b", "seen"], "one that left is never begun"
 
 
 def test_a_batch_that_nobody_waits_for_is_interrupted(gateway):

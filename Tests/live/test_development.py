@@ -163,13 +163,45 @@ def test_a_function_calls_another_one(gateway):
 def test_a_call_has_the_deadline_of_its_request(gateway):
     gateway.deploy("caller", CALLS, "network: true\n")
     gateway.deploy(
+        "left",
+        "import time\nclass Model:\n    def predict(self, input, context):\n"
+        "        return context.deadline and context.deadline - time.monotonic()\n",
+    )
+    assert gateway.call("caller", {"function": "left"}).json == {"answer": None}
+    answer = gateway.call("caller", {"function": "left"}, **{"Hearth-Deadline": "20s"})
+    assert 0 < answer.json["answer"] <= 20
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_call_ends_with_the_request_that_it_is_for(gateway, slots):
+    gateway.deploy("caller", CALLS, f"network: true\nscaling: {{max-concurrency: {slots}, max-workers: 1}}\n")
+    gateway.deploy(
         "slow", "import time\nclass Model:\n    def predict(self, input, context):\n        time.sleep(20)\n"
     )
-    began = time.monotonic()
-    answer = gateway.call("caller", {"function": "slow"}, **{"Hearth-Deadline": "700ms"})
-    assert answer.code == "request_deadline"
-    gateway.wait_for(lambda: all(w["inFlight"] == 0 for w in gateway.workers()), "both to be free", timeout=8)
-    assert time.monotonic() - began < 15 * PATIENCE
+    assert gateway.call("caller", {"function": "nobody"}).json["code"] == "function_not_found"
+    (worker,) = (w["worker"] for w in gateway.workers() if w["function"] == "caller")
+    for _ in range(3):
+        answer = gateway.call("caller", {"function": "slow"}, **{"Hearth-Deadline": "700ms"})
+        assert answer.code == "request_deadline"
+        gateway.wait_for(lambda: all(w["inFlight"] == 0 for w in gateway.workers()), "both to be free", timeout=8)
+    assert worker in [w["worker"] for w in gateway.workers()], "the caller's worker was not killed for it"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("Response(b'{', content_type='application/json')", "answered with what is not application/json"),
+        ("Response(b'\\xff', content_type='text/plain')", "answered with what is not text/plain"),
+    ],
+)
+def test_an_answer_that_is_not_what_it_says_is_the_other_functions_fault(gateway, answer, text):
+    gateway.deploy("caller", CALLS, "network: true\n")
+    gateway.deploy(
+        "odd",
+        "from hearth_runtime import Response\nclass Model:\n    def predict(self, input, context):\n"
+        f"        return {answer}\n",
+    )
+    assert text in gateway.call("caller", {"function": "odd"}).json["text"]
 
 
 def test_without_the_network_a_function_calls_nobody(gateway):

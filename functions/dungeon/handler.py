@@ -19,7 +19,7 @@ class Dungeon:
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(weights / "model.onnx", options, providers=["CPUExecutionProvider"])
         self.tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
-        self.shape = json.loads((weights / "shape.json").read_text())
+        self.network = json.loads((weights / "shape.json").read_text())
 
     def predict(self, input, context):
         if not isinstance(input, dict) or not str(input.get("action", "")).strip():
@@ -39,7 +39,7 @@ class Dungeon:
         """Yields the continuation piece by piece. Greedy at temperature 0; the same seed tells the same again."""
         random = numpy.random.default_rng(seed)
         # The model knows 2,048 tokens: of a longer story it hears the end.
-        given = self.tokenizer.encode(story).ids[tokens - self.shape["positions"] :]
+        given = self.tokenizer.encode(story).ids[tokens - self.network["positions"] :]
         past, known, written, told = self.nothing(), 0, [], ""
         for _ in range(tokens):
             known += len(given)
@@ -51,7 +51,7 @@ class Dungeon:
             written.append(token)
             given = [token]
             text = self.tokenizer.decode(written)
-            if token in self.shape["ends"] or TURN in text:
+            if token in self.network["ends"] or TURN in text:
                 return
             # A character of several tokens, and what may become the player's turn, waits for the next one.
             if not text.endswith(("\ufffd", "\n")):
@@ -60,15 +60,16 @@ class Dungeon:
 
     def nothing(self):
         """What the model remembers at the beginning."""
-        empty = numpy.zeros((1, self.shape["kv_heads"], 0, self.shape["head_width"]), numpy.float32)
-        return {f"past.{n}.{part}": empty for n in range(self.shape["layers"]) for part in ("key", "value")}
+        empty = numpy.zeros((1, self.network["kv_heads"], 0, self.network["head_width"]), numpy.float32)
+        return {f"past.{n}.{part}": empty for n in range(self.network["layers"]) for part in ("key", "value")}
 
 
 def choose(scores, temperature, top, random):
     """One of the likeliest tokens, the likelier the more often."""
-    if temperature <= 0:
+    if not temperature > 0:
         return int(scores.argmax())
-    likeliest = numpy.argpartition(-scores, top)[:top]
+    top = min(max(1, top), len(scores))
+    likeliest = numpy.argpartition(-scores, top - 1)[:top]
     odds = numpy.exp((scores[likeliest] - scores[likeliest].max()) / temperature)
     return int(random.choice(likeliest, p=odds / odds.sum()))
 

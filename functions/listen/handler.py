@@ -69,15 +69,16 @@ def read(data):
     """A WAV file as samples from -1 to 1, 16,000 a second, of its first channel."""
     try:
         with wave.open(io.BytesIO(data)) as file:
-            if file.getsampwidth() != 2:
-                raise wave.Error("samples are not of 16 bits")
+            rate, channels = file.getframerate(), file.getnchannels()
+            if file.getsampwidth() != 2 or not 4_000 <= rate <= 192_000:
+                raise wave.Error("samples are not of 16 bits, or not of 4 to 192 kHz")
             # A file that was streamed does not know its length: what is there counts.
-            samples = numpy.frombuffer(file.readframes(len(data)), "<i2")[:: file.getnchannels()]
+            frames = file.readframes(len(data))
     except (wave.Error, EOFError) as error:
         raise ValueError(f"this is not a WAV file as it should be: {error}") from None
-    sound = samples.astype(numpy.float32) / 32768
-    count = int(len(sound) * RATE / file.getframerate())
-    return numpy.interp(numpy.arange(count) * file.getframerate() / RATE, numpy.arange(len(sound)), sound).astype("f4")
+    samples = numpy.frombuffer(frames[: len(frames) // (2 * channels) * 2 * channels], "<i2")[::channels]
+    places = numpy.arange(len(samples) * RATE // rate) * (rate / RATE)
+    return numpy.interp(places, numpy.arange(len(samples)), samples / 32768).astype("f4") if len(samples) else places
 
 
 def mel_bank():

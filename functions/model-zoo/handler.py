@@ -1,6 +1,5 @@
 """Other functions as models behind one endpoint: each is loaded when it is asked for, and makes room for others."""
 
-import copy
 import importlib.util
 import json
 
@@ -19,14 +18,16 @@ class Zoo:
 
     def predict(self, input, context):
         function, surroundings = context.model
-        own = copy.copy(context)
-        own.bundle, own.config = surroundings.bundle, surroundings.config
-        return function.predict(input, own)
+        return function.predict(input, Surroundings(surroundings.bundle, surroundings.config, context))
 
 
 class Surroundings:
-    """What a function sees while it loads, where it is one of many."""
+    """What a function sees where it is one of many: its own folder and config, and the request's context."""
 
-    def __init__(self, bundle, config):
+    def __init__(self, bundle, config, context=None):
         self.bundle = bundle
         self.config = config
+        self.context = context
+
+    def __getattr__(self, name):
+        return getattr(self.context, name)

@@ -33,7 +33,7 @@ class Speak:
         text = input.get("text") if isinstance(input, dict) else input
         if not isinstance(text, str) or not text.strip():
             raise ValueError('send {"text": "…"}, or the text itself as text/plain')
-        sentences = re.findall(r"[^.!?\n]+[.!?]*", text)
+        sentences = re.findall(r"[^.!?\n]{1,400}[.!?]*", text)
         return Response(self.wav(sentences), content_type="audio/wav")
 
     def wav(self, sentences):

@@ -8,6 +8,8 @@ import onnxruntime
 from hearth_runtime import Response, Upload
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
+#: 6,000: what cameras make. A decoded picture takes three bytes a pixel.
+PIXELS_MAX = 6_000
 #: Of ImageNet's classes the first 398 are animals.
 ANIMALS = 398
 
@@ -58,9 +60,12 @@ class Watch:
 
 def read(data):
     try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
+        picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+        if not 16 <= min(picture.size) <= max(picture.size) <= PIXELS_MAX:
+            raise ValueError(f"a picture is 16 to {PIXELS_MAX} pixels wide and high")
+        return picture.convert("RGB")
     except (UnidentifiedImageError, OSError):
-        raise ValueError("this is not a picture that Pillow can read") from None
+        raise ValueError("this is not a JPEG, PNG or WebP picture") from None
 
 
 def drawn(picture, found):

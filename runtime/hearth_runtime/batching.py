@@ -28,18 +28,29 @@ class Predictor(Protocol):
 class Item:
     """One request in the batcher."""
 
-    __slots__ = ("arrival", "context", "done", "result", "shape", "value")
+    __slots__ = ("arrival", "context", "done", "is_alone", "result", "shape", "value")
 
     def __init__(self, value: Any, context: Context, shape: Any) -> None:
         self.value = value
         self.context = context
         self.shape = shape
         self.arrival = time.monotonic()
+        #: Whether it goes by itself, since a batch that it was in has failed.
+        self.is_alone = False
         #: What came of it; an exception if it failed.
         self.result: Any = None
         #: Held until there is a result.
         self.done = threading.Lock()
         self.done.acquire()
+
+    def goes_with(self, other: "Item") -> bool:
+        """Whether both may be in one batch."""
+        if self is other:
+            return True
+        try:
+            return not self.is_alone and not other.is_alone and bool(self.shape == other.shape)
+        except Exception:
+            return False
 
     def finish(self, result: Any) -> None:
         """Wakes the thread of its request. The first result counts. With the batcher's lock held."""
@@ -64,7 +75,10 @@ class Batcher:
         self._waiting: deque[Item] = deque()
         #: Those that the author's code is at.
         self._running: list[Item] = []
-        self._changed = threading.Condition()
+        # Entered as it is: a condition's own `__enter__` is Python code, in which an exception that another thread has
+        # raised would leave it locked for ever.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._serve, name="batches", daemon=True)
         self._thread.start()
@@ -74,14 +88,15 @@ class Batcher:
         item = Item(value, context, self._function.shape(value))
         # One that cannot be compared is this request's error, not that of others.
         hash(item.shape)
-        with self._changed:
+        with self._lock:
             if context.cancelled:
                 raise Cancelled
             self._waiting.append(item)
             self._changed.notify()
         item.done.acquire()
         if isinstance(item.result, BaseException):
-            raise item.result
+            # Without the frames of those who got the same exception before.
+            raise item.result.with_traceback(None)
         return item.result
 
     def cancel(self, context: Context) -> bool:
@@ -90,7 +105,7 @@ class Batcher:
         A batch goes on for its other requests. The last one takes the author's code with it: Cancelled is raised there,
         and the request ends when that does.
         """
-        with self._changed:
+        with self._lock:
             for item in self._waiting:
                 if item.context is context:
                     self._waiting.remove(item)
@@ -109,7 +124,7 @@ class Batcher:
 
     def stop(self) -> None:
         """Ends its thread, once nothing waits any more."""
-        with self._changed:
+        with self._lock:
             self._is_stopping = True
             self._changed.notify()
         self._thread.join()
@@ -122,23 +137,23 @@ class Batcher:
                 self._answer()
             except BaseException as error:
                 # Cancelled comes a moment late when the batch that it was meant for has just ended.
-                with self._changed:
+                with self._lock:
                     for item in self._running:
                         item.finish(error)
                     self._running = []
 
     def _gather(self) -> bool:
         """Makes the next batch the running one: all of one shape, in the order of their arrival. False at the end."""
-        with self._changed:
+        with self._lock:
             while True:
                 while not self._waiting:
                     if self._is_stopping:
                         return False
                     self._changed.wait()
                 first = self._waiting[0]
-                batch = [item for item in self._waiting if item.shape == first.shape][: self._size]
+                batch = [item for item in self._waiting if item.goes_with(first)][: self._size]
                 left = first.arrival + self._wait - time.monotonic()
-                if len(batch) == self._size or left <= 0 or self._is_stopping:
+                if len(batch) == self._size or left <= 0 or first.is_alone or self._is_stopping:
                     break
                 self._changed.wait(left)
             for item in batch:
@@ -150,22 +165,32 @@ class Batcher:
         """Calls the author's code for the running batch, and wakes the threads of its requests."""
         batch = self._running
         outcome = self._call(batch)
-        if isinstance(outcome, BaseException) and len(batch) > 1 and not isinstance(outcome, Cancelled):
-            # One of them is at fault, and nobody knows which: each gets a batch of its own.
+        if isinstance(outcome, list):
+            results: list[Any] | None = outcome
+        elif len(batch) == 1 or isinstance(outcome, Cancelled):
+            results = [outcome] * len(batch)
+        else:
             traceback.print_exception(outcome)
-            for item in batch:
-                if item.done.locked():
-                    outcome = self._call([item])
-                    result = outcome if isinstance(outcome, BaseException) else outcome[0]
-                    with self._changed:
-                        item.finish(result)
-            outcome = [item.result for item in batch]
-        with self._changed:
-            for place, item in enumerate(batch):
-                item.finish(outcome if isinstance(outcome, BaseException) else outcome[place])
+            results = None
+        with self._lock:
+            if results is None:
+                # One of them is at fault, and nobody knows which: each gets a batch of its own, before all others.
+                for item in reversed(batch):
+                    self._divide(item)
+            else:
+                for item, result in zip(batch, results, strict=True):
+                    item.finish(result)
             self._running = []
             # From here on no exception may be raised into this thread.
             raise_in(threading.get_ident(), None)
+
+    def _divide(self, item: Item) -> None:
+        """Puts an item of a batch that failed before all that wait, to go by itself. With the lock held."""
+        if item.context.cancelled:
+            item.finish(Cancelled())
+        elif item.done.locked():
+            item.is_alone = True
+            self._waiting.appendleft(item)
 
     def _call(self, batch: list[Item]) -> list[Any] | BaseException:
         """A result for each, or the exception that all of them failed with."""

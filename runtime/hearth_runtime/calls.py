@@ -2,11 +2,10 @@
 
 import json
 import os
+import socket
 import time
+from contextlib import suppress
 from typing import Any
-
-#: 300 s: the least surprising end of a call that has no deadline.
-TIMEOUT = 300.0
 
 
 class CallError(Exception):
@@ -23,43 +22,70 @@ class CallError(Exception):
         self.code = code
 
 
-def call(
-    function: str, body: bytes, content_type: str, fields: dict[str, str], deadline: float | None
-) -> tuple[str, bytes]:
-    """Content type and body of another function's answer. Raises CallError, or OSError where there is no gateway.
+class Call:
+    """One call of another function.
 
     Args:
         function: the name, and what follows it in the path: `embed`, `translate/models/en-pt`.
-        deadline: until when it must be answered, on `time.monotonic()`.
+        deadline: until when it must be answered, on `time.monotonic()`; None: as long as it takes.
     """
-    # What most functions never need is not worth the time of every cold start.
-    import http.client
-    import ssl
-    import urllib.parse
 
-    address = os.environ.get("HEARTH_GATEWAY")
-    if address is None:
-        raise OSError("this worker cannot reach the gateway: add 'network: true' to function.yaml")
-    gateway = urllib.parse.urlsplit(address)
-    timeout = TIMEOUT if deadline is None else max(0.001, deadline - time.monotonic())
-    fields = {**fields, "Content-Type": content_type, "Hearth-Deadline": f"{int(timeout * 1000)}ms"}
-    connection: http.client.HTTPConnection
-    if gateway.scheme == "https":
-        # The gateway on this machine, whatever name its certificate has.
-        connection = http.client.HTTPSConnection(
-            gateway.hostname or "", gateway.port, timeout=timeout, context=ssl._create_unverified_context()
-        )
-    else:
+    def __init__(self, function: str, deadline: float | None) -> None:
+        self._function = function
+        self._deadline = deadline
+        self._socket: socket.socket | None = None
+
+    def abort(self) -> None:
+        """Ends it from another thread; `send` raises OSError then."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def send(self, body: bytes, content_type: str, fields: dict[str, str]) -> Any:
+        """Returns what was answered. Raises CallError or OSError."""
+        # What most functions never need is not worth the time of every cold start.
+        import http.client
+        import ssl
+        import urllib.parse
+
+        address = os.environ.get("HEARTH_GATEWAY")
+        if address is None:
+            raise OSError("this worker knows of no gateway: add 'network: true' to function.yaml")
+        gateway = urllib.parse.urlsplit(address)
+        timeout = None
+        fields = {**fields, "Content-Type": content_type}
+        if self._deadline is not None:
+            timeout = max(0.001, self._deadline - time.monotonic())
+            fields["Hearth-Deadline"] = f"{max(1, int(timeout * 1000))}ms"
         connection = http.client.HTTPConnection(gateway.hostname or "", gateway.port, timeout=timeout)
-    try:
-        connection.request("POST", f"/functions/{function}", body, fields)
-        answer = connection.getresponse()
-        content = answer.read()
-    finally:
-        connection.close()
-    if answer.status >= 400:
-        raise _error(answer.status, function, content)
-    return answer.headers.get("Content-Type", ""), content
+        if gateway.scheme == "https":
+            # The gateway on this machine, whatever name its certificate has.
+            connection = http.client.HTTPSConnection(
+                gateway.hostname or "", gateway.port, timeout=timeout, context=ssl._create_unverified_context()
+            )
+        try:
+            connection.connect()
+            self._socket = connection.sock
+            path = urllib.parse.quote(self._function, safe="/?=&%")
+            connection.request("POST", f"/functions/{path}", body, fields)
+            answer = connection.getresponse()
+            content = answer.read()
+        except http.client.HTTPException as error:
+            raise OSError(f"{self._function} gave no whole answer: {error!r}") from None
+        finally:
+            self._socket = None
+            connection.close()
+        if answer.status >= 400:
+            raise _error(answer.status, self._function, content)
+        return self._decoded(answer.status, answer.headers.get_content_type(), content)
+
+    def _decoded(self, status: int, kind: str, content: bytes) -> Any:
+        try:
+            if kind == "application/json" or kind.endswith("+json"):
+                return json.loads(content) if content else None
+            return content.decode() if kind.startswith("text/") else content
+        except (ValueError, RecursionError):
+            raise CallError(status, "", f"{self._function} answered with what is not {kind}") from None
 
 
 def _error(status: int, function: str, content: bytes) -> CallError:

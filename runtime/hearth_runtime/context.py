@@ -9,7 +9,6 @@ from typing import Any
 
 from hearth_runtime import calls
 from hearth_runtime.connection import Request, fields_of
-from hearth_runtime.payload import parse_input
 
 
 class Cancelled(BaseException):
@@ -54,6 +53,7 @@ class Context:
     """
 
     __slots__ = (
+        "_calls",
         "_cancelled",
         "_copy",
         "_deadline",
@@ -95,6 +95,8 @@ class Context:
         self._report = report
         self._deadline: float | None = None
         self._cancelled = False
+        #: Calls of other functions that are under way.
+        self._calls: set[calls.Call] = set()
 
     def for_request(self, request: Request) -> "Context":
         """A context for one request, sharing bundle, config and logger."""
@@ -113,6 +115,7 @@ class Context:
         context._head = request.head
         context._headers = None
         context._cancelled = False
+        context._calls = set()
         context._deadline = None if request.timeout_ms is None else time.monotonic() + request.timeout_ms / 1000
         return context
 
@@ -136,6 +139,8 @@ class Context:
     def cancel(self) -> None:
         """Marks the request as cancelled; called by the runtime."""
         self._cancelled = True
+        for call in list(self._calls):
+            call.abort()
 
     def call(self, function: str, value: Any, content_type: str | None = None, key: str | None = None) -> Any:
         """Calls another function through the gateway and returns its answer: JSON as Python values, text as str, all
@@ -150,14 +155,26 @@ class Context:
             key: the gateway's, if it asks for one.
 
         Raises:
-            hearth_runtime.CallError: the answer is an error.
-            OSError: there is no way to the gateway.
+            hearth_runtime.CallError: the answer is an error, or not what its content type says.
+            OSError: there is no way to the gateway, no answer within the deadline, or half of one.
+            hearth_runtime.Cancelled: nobody waits for this request's answer any more.
         """
         body, kind = calls.encode(value)
         fields = {"Authorization": f"Bearer {key}"} if key is not None else {}
         if "traceparent" in self.headers:
             fields["traceparent"] = self.headers["traceparent"]
-        return parse_input(*calls.call(function, body, content_type or kind, fields, self._deadline))
+        call = calls.Call(function, self._deadline)
+        self._calls.add(call)
+        try:
+            if self._cancelled:
+                raise Cancelled
+            return call.send(body, content_type or kind, fields)
+        except OSError:
+            if self._cancelled:
+                raise Cancelled from None
+            raise
+        finally:
+            self._calls.discard(call)
 
     def progress(self, fraction: float | None = None, note: str | None = None) -> None:
         """Tells the gateway that a load goes on, so that it is not taken for stalled.

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hearth_runtime import logs
 from hearth_runtime.context import Cancelled, Context, Model, config_of
 from hearth_runtime.control import Control
 
@@ -223,10 +224,14 @@ class Function:
     def predict_batch(self, values: list[Any], contexts: list[Context]) -> list[Any]:
         """Calls the author's predict_batch; without one, predict for each, and the exception of what failed."""
         if self._predict_batch is not None:
-            results = self._predict_batch(values, contexts)
-            return list(self._run(results) if inspect.iscoroutine(results) else results)
-        results = []
+            answers = self._predict_batch(values, contexts)
+            return list(self._run(answers) if inspect.iscoroutine(answers) else answers)
+        results: list[Any] = []
         for value, context in zip(values, contexts, strict=True):
+            if context.cancelled:
+                results.append(Cancelled())
+                continue
+            logs.set_request(context.request_id)
             try:
                 results.append(self.predict(value, context))
             except Exception as error:

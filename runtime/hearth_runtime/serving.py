@@ -279,8 +279,9 @@ class Server:
     def _respond(self, connection: Connection, running: Running, content_type: str, body: bytes) -> bool:
         has_begun = False
         chunks: Iterator[Any] | None = None
-        measured = self._enter_first()
+        measured: ExitStack | None = None
         try:
+            measured = self._enter_first()
             predict = self._function.predict if self._batcher is None else self._batcher.predict
             result = predict(parse_input(content_type, body), running.context)
             status, kind, fields, payload = encode_result(result)
@@ -329,10 +330,12 @@ class Server:
 
     def _enter_first(self) -> ExitStack | None:
         """Enters what is to be around the first request, if this is it; close it when the author's code is done."""
-        first = self.first
+        if self.first is None:
+            return None
+        with self._lock:
+            first, self.first = self.first, None
         if first is None:
             return None
-        self.first = None
         stack = ExitStack()
         stack.enter_context(first())
         return stack

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hearth_runtime.batching import Batcher
 from hearth_runtime.context import Cancelled, Context
+from hearth_runtime.interrupt import raise_in
 
 
 class Author:
@@ -139,7 +140,72 @@ def test_a_batch_that_fails_is_taken_apart(author: Author) -> None:
     callers = [Caller(batcher, value) for value in ("a", "poison", "b")]
     assert [caller.result() for caller in (callers[0], callers[2])] == ["aa", "bb"]
     assert isinstance(callers[1].result(), ValueError)
-    assert sorted(map(len, author.batches)) == [1, 1, 1, 3]
+    assert [len(batch) for batch in author.batches] == [3, 1, 1, 1]
+
+
+def test_one_that_leaves_while_its_batch_is_taken_apart_is_not_begun(author: Author) -> None:
+    author.gate.clear()
+    batcher = Batcher(author, size=3, wait=600)
+    callers = []
+    for count, value in enumerate(["poison", "a", "b"], 1):
+        callers.append(Caller(batcher, value))
+        if count < 3:
+            waiting(batcher, count)
+    assert author.entered.acquire(timeout=20)
+    assert callers[1].cancel()
+    author.gate.set()
+    assert isinstance(callers[0].result(), ValueError)
+    assert isinstance(callers[1].result(), Cancelled)
+    assert callers[2].result() == "bb"
+    assert author.batches == [["poison", "a", "b"], ["poison"], ["b"]]
+
+
+def test_work_that_nobody_waits_for_is_interrupted_also_when_its_batch_was_taken_apart(author: Author) -> None:
+    interrupted = threading.Event()
+
+    def predict_batch(values: list[Any], contexts: list[Context]) -> list[Any]:
+        if "poison" in values:
+            raise ValueError("poison")
+        try:
+            author.entered.release()
+            while values == ["slow"]:
+                time.sleep(0.005)
+        except Cancelled:
+            interrupted.set()
+            raise
+        return values
+
+    author.predict_batch = predict_batch  # type: ignore[method-assign]
+    batcher = Batcher(author, size=2, wait=600)
+    poison = Caller(batcher, "poison")
+    waiting(batcher, 1)
+    slow = Caller(batcher, "slow")
+    assert isinstance(poison.result(), ValueError)
+    assert author.entered.acquire(timeout=20)
+    assert slow.cancel()
+    assert isinstance(slow.result(), Cancelled)
+    assert interrupted.is_set()
+    pair = [Caller(batcher, "x"), Caller(batcher, "y")]
+    assert sorted(caller.result() for caller in pair) == ["x", "y"]
+
+
+def test_a_shape_that_is_unlike_itself_is_a_batch_of_its_own(author: Author) -> None:
+    author.shape = lambda value: float("nan")  # type: ignore[method-assign]
+    batcher = Batcher(author, size=4, wait=0)
+    assert Caller(batcher, 2).result() == 4
+    assert author.batches == [[2]]
+
+
+def test_an_exception_in_a_waiting_thread_leaves_the_batcher_as_it_was(author: Author) -> None:
+    batcher = Batcher(author, size=2, wait=0)
+    batcher._lock.acquire()
+    caller = Caller(batcher, 1)
+    time.sleep(0.05)
+    raise_in(caller.ident or 0, Cancelled)
+    time.sleep(0.05)
+    batcher._lock.release()
+    caller.join(20)
+    assert Caller(batcher, 2).result() == 4
 
 
 def test_too_few_results_are_an_error_that_says_so(author: Author) -> None:
