@@ -66,7 +66,7 @@ def test_all_of_them_at_once_in_memory_for_some(house):
 
 def test_wrong_input_is_told_of(house):
     for name, body, kind, text in [
-        ("watch", b"not a picture", "image/png", "not a picture"),
+        ("watch", b"not a picture", "image/png", "not a JPEG"),
         ("watch", b'{"frame": "none"}', "application/json", "each 'frame' is a file"),
         ("listen", b"not a sound", "audio/wav", "not a WAV file"),
         ("speak", b'{"text": " "}', "application/json", 'send {\\"text\\"'),
