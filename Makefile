@@ -105,9 +105,10 @@ test-runtime: $(VENV)/.test
 	cd runtime && ../$(VENV)/bin/python -m mypy
 	$(VENV)/bin/python -m ruff check runtime functions Tests/live Tests/functions Tests/gpu Benchmarks
 
-## make test-thread-sanitizer   the Swift tests under ThreadSanitizer
+## make test-thread-sanitizer   the Swift tests and the live ones under ThreadSanitizer
+# But for schedules and replays: values without threads, whose simulations would take most of the time.
 test-thread-sanitizer: setup functions $(VENV)/.test
-	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan
+	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan --skip HearthSchedulerTests --skip HearthReplayTests
 	$(SWIFT) build --sanitize=thread --scratch-path .build-tsan --product hearth
 	cd Tests/live && HEARTH_BINARY=$(CURDIR)/.build-tsan/debug/hearth ../../$(VENV)/bin/python -m pytest
 
