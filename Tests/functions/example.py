@@ -85,8 +85,7 @@ def check(found, expected, tolerance):
         for row, value in zip(found, expected, strict=False):
             check(row, value, tolerance)
     elif isinstance(expected, float):
-        # Of large numbers, such as places in a picture, a share.
-        assert abs(found - expected) <= tolerance * max(1.0, abs(expected)), (found, expected)
+        assert abs(found - expected) <= tolerance, (found, expected)
     else:
         assert found == expected, (found, expected)
 

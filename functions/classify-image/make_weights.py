@@ -16,7 +16,8 @@ import numpy
 import onnx
 import onnxruntime
 import wheel_files
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_graph import Graph
 
 #: Repeats, kernel, stride, expansion of each stage (Tan and Le, 2019; the Lite variant scales neither stem nor head).
 STAGES = [(1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6)]
@@ -63,22 +64,13 @@ def _view(storage, offset, size, stride):
     return numpy.lib.stride_tricks.as_strided(storage[offset:], tuple(size), strides).copy()
 
 
-class Graph:
+class Network(Graph):
     """The network under construction."""
 
     def __init__(self, tensors):
+        super().__init__()
         self.tensors = tensors
-        self.nodes = []
-        self.initializers = []
         self.low, self.high = self.constant("low", 0.0), self.constant("high", 6.0)
-
-    def constant(self, name, value):
-        self.initializers.append(numpy_helper.from_array(numpy.ascontiguousarray(value, numpy.float32), name))
-        return name
-
-    def add(self, kind, inputs, output, **attributes):
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
 
     def convolution(self, x, weight, norm, kernel, stride, groups=1, activate=True):
         """A convolution with its batch normalisation folded in, and ReLU6 behind it."""
@@ -98,7 +90,7 @@ class Graph:
 
 def build(tensors):
     """uint8 pictures, [n, 224, 224, 3], to probabilities, [n, 1000]."""
-    graph = Graph(tensors)
+    graph = Network(tensors)
     x = graph.add("Cast", ["image"], "float", to=TensorProto.FLOAT)
     x = graph.add("Sub", [x, graph.constant("mean", 127.0)], "centred")
     x = graph.add("Mul", [x, graph.constant("scale", 1 / 128)], "scaled")

@@ -40,14 +40,15 @@ class Dungeon:
         random = numpy.random.default_rng(seed)
         # The model knows 2,048 tokens: of a longer story it hears the end.
         given = self.tokenizer.encode(story).ids[tokens - self.network["positions"] :]
-        past, known, written, told = self.nothing(), 0, [], ""
+        past = self.nothing()
+        names, known, written, told = list(past), 0, [], ""
         for _ in range(tokens):
             known += len(given)
             # Each step is a call of some milliseconds: a client that leaves ends the story at the next.
             mask = numpy.ones((1, known), numpy.int64)
             scores, *past = self.session.run(None, past | {"input_ids": numpy.array([given]), "attention_mask": mask})
             token = choose(scores[0, -1], temperature, top, random)
-            past = dict(zip(self.nothing(), past, strict=True))
+            past = dict(zip(names, past, strict=True))
             written.append(token)
             given = [token]
             text = self.tokenizer.decode(written)

@@ -15,7 +15,8 @@ import onnx
 import wheel_files
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_graph import Graph
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -26,10 +27,11 @@ POSITIONS = 2048
 CONTRIBUTED = "com.microsoft"
 
 
-class Network:
+class Network(Graph):
     """The decoder under construction: Llama's architecture (Touvron et al., 2023), with grouped-query attention."""
 
     def __init__(self, reader):
+        super().__init__()
         self.values = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.layers = self.values["llama.block_count"]
@@ -38,15 +40,6 @@ class Network:
         self.kv_heads = self.values["llama.attention.head_count_kv"]
         self.words = self.values["llama.vocab_size"]
         self.head_width = self.width // self.heads
-        self.nodes, self.initializers = [], []
-
-    def constant(self, name, value, kind=numpy.float32):
-        self.initializers.append(numpy_helper.from_array(numpy.array(value, kind, order="C"), name))
-        return name
-
-    def add(self, kind, inputs, output, **attributes):
-        self.nodes.append(helper.make_node(kind, inputs, [output] if isinstance(output, str) else output, **attributes))
-        return output
 
     def weights(self, name):
         tensor = self.tensors[name]

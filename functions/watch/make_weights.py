@@ -14,7 +14,8 @@ import numpy
 import onnx
 import wheel_files
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_graph import Graph
 
 GRAPH_SHA256 = "7a23982e5825c809853351c9c3e7f7dc05891513ad79b4eded4eea93198cc47a"
 
@@ -62,22 +63,15 @@ def graph_message():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("frozen.Graph"))
 
 
-class Detector:
+class Detector(Graph):
     """The network under construction."""
 
     def __init__(self, data):
+        super().__init__()
         graph = graph_message().FromString(data)
         self.frozen = {node.name: node for node in graph.node}
-        self.nodes, self.initializers, self.done = [], [], {}
+        self.done = {}
         self.low, self.high = self.constant("low", 0.0), self.constant("high", 6.0)
-
-    def constant(self, name, value, kind=numpy.float32):
-        self.initializers.append(numpy_helper.from_array(numpy.array(value, kind, order="C"), name))
-        return name
-
-    def add(self, kind, inputs, output, **attributes):
-        self.nodes.append(helper.make_node(kind, inputs, [output] if isinstance(output, str) else output, **attributes))
-        return output
 
     def frozen_array(self, name):
         node = self.frozen[name]

@@ -34,9 +34,11 @@ class Call:
         self._function = function
         self._deadline = deadline
         self._socket: socket.socket | None = None
+        self._is_aborted = False
 
     def abort(self) -> None:
         """Ends it from another thread; `send` raises OSError then."""
+        self._is_aborted = True
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -57,15 +59,19 @@ class Call:
         if self._deadline is not None:
             timeout = max(0.001, self._deadline - time.monotonic())
             fields["Hearth-Deadline"] = f"{max(1, int(timeout * 1000))}ms"
-        connection = http.client.HTTPConnection(gateway.hostname or "", gateway.port, timeout=timeout)
+        host, port = gateway.hostname or "", gateway.port
+        connection: http.client.HTTPConnection
         if gateway.scheme == "https":
             # The gateway on this machine, whatever name its certificate has.
-            connection = http.client.HTTPSConnection(
-                gateway.hostname or "", gateway.port, timeout=timeout, context=ssl._create_unverified_context()
-            )
+            unverified = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=unverified)
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
             connection.connect()
             self._socket = connection.sock
+            if self._is_aborted:
+                raise OSError("the call was aborted")
             path = urllib.parse.quote(self._function, safe="/?=&%")
             connection.request("POST", f"/functions/{path}", body, fields)
             answer = connection.getresponse()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from hearth_runtime import calls
 from hearth_runtime.connection import Request, fields_of
+
+#: Held while the calls of a context change, which may come from several threads.
+_calling = threading.Lock()
 
 
 class Cancelled(BaseException):
@@ -96,7 +100,7 @@ class Context:
         self._deadline: float | None = None
         self._cancelled = False
         #: Calls of other functions that are under way.
-        self._calls: set[calls.Call] = set()
+        self._calls: frozenset[calls.Call] = frozenset()
 
     def for_request(self, request: Request) -> "Context":
         """A context for one request, sharing bundle, config and logger."""
@@ -115,7 +119,7 @@ class Context:
         context._head = request.head
         context._headers = None
         context._cancelled = False
-        context._calls = set()
+        context._calls = self._calls
         context._deadline = None if request.timeout_ms is None else time.monotonic() + request.timeout_ms / 1000
         return context
 
@@ -139,7 +143,7 @@ class Context:
     def cancel(self) -> None:
         """Marks the request as cancelled; called by the runtime."""
         self._cancelled = True
-        for call in list(self._calls):
+        for call in self._calls:
             call.abort()
 
     def call(self, function: str, value: Any, content_type: str | None = None, key: str | None = None) -> Any:
@@ -164,7 +168,8 @@ class Context:
         if "traceparent" in self.headers:
             fields["traceparent"] = self.headers["traceparent"]
         call = calls.Call(function, self._deadline)
-        self._calls.add(call)
+        with _calling:
+            self._calls |= {call}
         try:
             if self._cancelled:
                 raise Cancelled
@@ -174,7 +179,8 @@ class Context:
                 raise Cancelled from None
             raise
         finally:
-            self._calls.discard(call)
+            with _calling:
+                self._calls -= {call}
 
     def progress(self, fraction: float | None = None, note: str | None = None) -> None:
         """Tells the gateway that a load goes on, so that it is not taken for stalled.
