@@ -202,6 +202,7 @@ public final class LocalHost: WorkerHost, @unchecked Sendable {
   private func ended(_ zygote: Zygote) {
     zygotePids.withLockedValue { $0[ObjectIdentifier(zygote)] = nil }
     for worker in workers.values where worker.zygote === zygote {
+      worker.endGroup()
       worker.processExited(status: nil, signal: SIGKILL)
     }
     // Another may have taken its place already.

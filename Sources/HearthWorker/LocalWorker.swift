@@ -179,6 +179,12 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     end(description: how)
   }
 
+  /// Ends what its process started. Its zygote does this as a worker ends; a zygote that is gone cannot, and the kernel
+  /// ends its workers only.
+  func endGroup() {
+    if let pid = processNumber { Glibc.kill(-pid, SIGKILL) }
+  }
+
   /// Takes over a spare's process, which loads this worker's model as soon as it waits for one. Call instead of
   /// `launch`.
   func takeOver(_ spare: LocalWorker) {

@@ -227,7 +227,7 @@ def test_a_model_in_use_makes_no_room_until_it_is_done(many):
     gateway = many(dict.fromkeys(settings, "mib=20"), memory="63MiB", settings=settings)
     call(gateway, "a")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        busy = pool.submit(call, gateway, "a", {"sleep": 1.5})
+        busy = pool.submit(call, gateway, "a", {"sleep": 1.5 * PATIENCE})
         gateway.wait_for(lambda: models(gateway)["a"]["state"] == "busy", "a to be busy")
         waiting = pool.submit(call, gateway, "b")
         gateway.wait_for(lambda: models(gateway)["b"]["state"] == "waiting", "b to wait for memory")

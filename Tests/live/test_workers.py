@@ -260,6 +260,21 @@ def test_no_orphan_survives_a_killed_gateway(gateway):
     gateway.wait_for(lambda: not any(alive(pid) for pid in children), "the end of every child")
 
 
+def test_no_orphan_survives_a_killed_zygote(gateway):
+    gateway.deploy(
+        "parent",
+        "import os, subprocess\nclass Model:\n    def load(self, context):\n"
+        "        subprocess.Popen(['sleep', '1000'])\n    def predict(self, input, context):\n"
+        "        return os.getpid(), os.getppid()\n",
+    )
+    worker, zygote = gateway.call("parent").json
+    started = descendants(worker)
+    assert len(started) == 1
+    os.kill(zygote, signal.SIGKILL)
+    gateway.wait_for(lambda: not any(alive(pid) for pid in [worker, *started]), "the end of what the worker started")
+    assert gateway.call("parent").json[1] != zygote
+
+
 def descendants(pid):
     """Process ids below one, read from /proc."""
     parents = {}

@@ -72,16 +72,27 @@ class Zygote:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._child_ended, select.POLLIN)
-        while True:
-            for descriptor, _ in poll.poll():
-                if descriptor == self._child_ended:
-                    os.read(self._child_ended, 4096)
-                    self._reap()
-                elif not self._control.read():
-                    self._end()
-                    return
-                while (message := self._control.buffered()) is not None:
-                    self._take(message)
+        try:
+            while self._turn(poll.poll()):
+                pass
+        except OSError:
+            # Something was reported to a gateway that is gone.
+            pass
+        finally:
+            for pid in self._workers:
+                _signal_group(pid, signal.SIGKILL)
+
+    def _turn(self, events: list[tuple[int, int]]) -> bool:
+        """Sees to what has happened; False once the gateway is gone."""
+        for descriptor, _ in events:
+            if descriptor == self._child_ended:
+                os.read(self._child_ended, 4096)
+                self._reap()
+            elif not self._control.read():
+                return False
+            while (message := self._control.buffered()) is not None:
+                self._take(message)
+        return True
 
     def _take(self, message: Message) -> None:
         if message["type"] == "start":
@@ -161,10 +172,6 @@ class Zygote:
             else:
                 message["status"] = os.WEXITSTATUS(status)
             self._control.send(message)
-
-    def _end(self) -> None:
-        for pid in self._workers:
-            _signal_group(pid, signal.SIGKILL)
 
 
 def foreign_threads() -> tuple[int, str | None]:

@@ -129,6 +129,36 @@ def test_a_worker_from_start_to_end(zygote, tmp_path, fork):
     assert "\x1er-1\x1fcalled" in lines
 
 
+def test_what_workers_started_ends_with_a_gateway_that_is_gone_as_a_worker_ends(zygote, tmp_path):
+    zygote.control.receive()
+    program = ["sh", "-c", "sleep 1000 & echo $!; wait"]
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    _, log = zygote.start(launch_of(tmp_path / "first", command=program))
+    zygote.control.receive()
+    with os.fdopen(log) as lines:
+        started = int(lines.readline())
+    other, _ = zygote.start(launch_of(tmp_path / "second"))
+    report = zygote.control.receive()
+    ControlSocket(other).receive()
+
+    # The zygote learns of the worker first: it has an end to report, and nobody reads it.
+    zygote.socket.shutdown(socket.SHUT_RD)
+    os.kill(report["pid"], signal.SIGKILL)
+    zygote.process.wait(timeout=10)
+    deadline = time.monotonic() + 10
+    while runs(started):
+        assert time.monotonic() < deadline, "what a worker started outlived the gateway"
+        time.sleep(0.01)
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 MODELS = """
 class Model:
     def load(self, model):
