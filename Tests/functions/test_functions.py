@@ -71,11 +71,23 @@ def test_wrong_input_is_told_of(house):
         ("listen", b"not a sound", "audio/wav", "not a WAV file"),
         ("speak", b'{"text": " "}', "application/json", 'send {\\"text\\"'),
         ("dungeon", b"{}", "application/json", "send what you do"),
+        ("dungeon", b'{"action": "sing", "tokens": "many"}', "application/json", "not a number"),
+        ("dungeon", b'{"action": "sing", "seed": -1}', "application/json", "not a number"),
         ("embed", b'{"words": 1}', "application/json", 'send {\\"text\\"'),
         ("catalogue", b"{}", "application/json", "send a form"),
+        (
+            "catalogue",
+            *form(FOLDER / "catalogue/example", {"picture": "@expected.json", "text": "A red cup."}),
+            "is not a picture",
+        ),
+        ("classify-image", b"{}", "application/json", "send the picture"),
+        ("digits/models/customer-000", b'{"pixels": [1]}', "application/json", "64 numbers"),
+        ("translate/models/en-pt", b"[]", "application/json", 'send {\\"text\\"'),
+        ("translate/models/reaction-atoms", b'{"text": "CCO"}', "application/json", "not a reaction"),
+        ("translate/models/reaction-atoms", b'{"text": "CCO>>"}', "application/json", "cannot be mapped"),
     ]:
         answer = house.request(f"/functions/{name}", body, fields={"Content-Type": kind}, timeout=120)
-        assert (answer.status, answer.code) == (500, "function_exception"), (name, answer.body)
+        assert (answer.status, answer.code) == (400, "function_input"), (name, answer.body)
         assert text in answer.body.decode(), (name, answer.body)
 
 

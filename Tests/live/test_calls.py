@@ -100,6 +100,28 @@ def test_input_that_is_not_what_it_says_is_a_400_of_the_function(shared):
     assert (answer.status, answer.code, answer.json["error"]["source"]) == (400, "function_input", "function")
 
 
+def test_input_that_the_function_refuses_is_a_400_with_its_words(shared):
+    shared.deploy(
+        "picky",
+        "import os\nfrom hearth_runtime import InputError\nclass Model:\n    def predict(self, input, context):\n"
+        "        if input == 'later':\n            return self.stream()\n"
+        "        raise InputError(f'send a word, not {input} as in {context.bundle}')\n"
+        "    def stream(self):\n        yield 'first'\n        raise InputError('too late')\n",
+    )
+    answer = shared.call("picky", 7)
+    error = answer.json["error"]
+    assert (answer.status, error["code"], error["source"]) == (400, "function_input", "function")
+    assert error["message"] == "send a word, not 7 as in <bundle>"
+    assert "Traceback" not in shared.functions_log("picky")
+    received = shared.raw(
+        b"POST /functions/picky HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"
+        b'"later"'
+    )
+    assert b"first" in received and b"too late" not in received
+    assert not received.endswith(b"0\r\n\r\n")
+    assert shared.call("picky", 8).start == "hot"
+
+
 def test_method_path_and_query_reach_the_function_and_forged_fields_do_not(shared):
     shared.deploy("kinds", KINDS)
     answer = shared.request(

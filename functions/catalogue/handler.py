@@ -4,7 +4,7 @@ import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from hearth_runtime import Upload
+from hearth_runtime import CallError, InputError, Upload
 
 #: Words that no keyword begins or ends with.
 SMALL = re.compile(
@@ -25,7 +25,12 @@ class Catalogue:
         looked = self.callers.submit(context.call, "classify-image", picture)
         phrases = candidates(text)
         vectors = list(self.callers.map(lambda t: context.call("embed", {"text": t})["vector"], [text, *phrases]))
-        labels = looked.result()
+        try:
+            labels = looked.result()
+        except CallError as error:
+            if error.code == "function_input":
+                raise InputError(str(error)) from None
+            raise
         return {
             "title": text.split(".")[0].strip()[:80],
             "category": labels[0]["label"],
@@ -39,7 +44,7 @@ def parts(input):
     """The picture's bytes and the description, from a form with both."""
     picture, text = (input.get("picture"), input.get("text")) if isinstance(input, dict) else (None, None)
     if not isinstance(picture, Upload) or not isinstance(text, str) or not text.strip():
-        raise TypeError("send a form with a file and a text: curl -F picture=@product.jpg -F 'text=A red cup.'")
+        raise InputError("send a form with a file and a text: curl -F picture=@product.jpg -F 'text=A red cup.'")
     return picture.data, text.strip()
 
 

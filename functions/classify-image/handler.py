@@ -5,6 +5,7 @@ import json
 
 import numpy
 import onnxruntime
+from hearth_runtime import InputError
 from PIL import Image, UnidentifiedImageError
 
 SIDE = 224
@@ -29,7 +30,7 @@ class Classifier:
 
     def predict(self, input, context):
         if not isinstance(input, bytes):
-            raise TypeError("send the picture's bytes, for example with 'Content-Type: image/jpeg'")
+            raise InputError("send the picture's bytes, for example with 'Content-Type: image/jpeg'")
         pixels = prepare(input)
         (probabilities,) = self.session.run(["probs"], {"image": pixels})
         best = numpy.argsort(-probabilities[0])[: self.top]
@@ -41,7 +42,7 @@ def prepare(data):
     try:
         picture = Image.open(io.BytesIO(data)).convert("RGB")
     except (UnidentifiedImageError, OSError):
-        raise ValueError("the body is not a picture that Pillow can read") from None
+        raise InputError("the body is not a picture that Pillow can read") from None
     side = int(min(picture.size) * CROP)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)

@@ -2,6 +2,7 @@
 
 import numpy
 import onnxruntime
+from hearth_runtime import InputError
 
 
 class Digits:
@@ -13,9 +14,10 @@ class Digits:
         return session(model.path / "digits.onnx")
 
     def predict(self, input, context):
-        pixels = numpy.asarray([input["pixels"]], numpy.float32)
-        if pixels.shape != (1, 64):
-            raise ValueError("send 'pixels': 64 numbers from 0 (paper) to 1 (ink), row by row")
+        try:
+            pixels = numpy.asarray(input["pixels"], numpy.float32).reshape(1, 64)
+        except (TypeError, KeyError, ValueError):
+            raise InputError("send 'pixels': 64 numbers from 0 (paper) to 1 (ink), row by row") from None
         (probabilities,) = context.model.run(["probabilities"], {"pixels": pixels})
         digit = int(probabilities[0].argmax())
         return {"digit": digit, "score": round(float(probabilities[0][digit]), 4), "model": context.model_name}

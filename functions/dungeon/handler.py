@@ -4,7 +4,7 @@ import json
 
 import numpy
 import onnxruntime
-from hearth_runtime import Response
+from hearth_runtime import InputError, Response
 from tokenizers import Tokenizer
 
 #: Where the model would begin to speak for the player.
@@ -23,21 +23,23 @@ class Dungeon:
 
     def predict(self, input, context):
         if not isinstance(input, dict) or not str(input.get("action", "")).strip():
-            raise ValueError('send what you do, as in {"action": "look around"}, and the story so far as "story"')
+            raise InputError('send what you do, as in {"action": "look around"}, and the story so far as "story"')
         action = str(input["action"]).strip().rstrip(".")
         story = f"{input.get('story') or context.config['opening']}{TURN} {action}."
-        words = self.tell(
-            story, tokens=min(int(input.get("tokens", 60)), 400), temperature=float(input.get("temperature", 0.8)),
-            top=int(input.get("top-k", 40)), seed=input.get("seed"),
-        )  # fmt: skip
+        try:
+            words = self.tell(
+                story, tokens=min(int(input.get("tokens", 60)), 400), temperature=float(input.get("temperature", 0.8)),
+                top=int(input.get("top-k", 40)), random=numpy.random.default_rng(input.get("seed")),
+            )  # fmt: skip
+        except (TypeError, ValueError) as error:
+            raise InputError(f"an option is not a number as it should be: {error}") from None
         if "text/event-stream" in context.headers.get("accept", ""):
             return Response(events(story, words), content_type="text/event-stream")
         text = "".join(words)
         return {"text": text, "story": story + text}
 
-    def tell(self, story, tokens, temperature, top, seed):
-        """Yields the continuation piece by piece. Greedy at temperature 0; the same seed tells the same again."""
-        random = numpy.random.default_rng(seed)
+    def tell(self, story, tokens, temperature, top, random):
+        """Yields the continuation piece by piece. Greedy at temperature 0."""
         # The model knows 2,048 tokens: of a longer story it hears the end.
         given = self.tokenizer.encode(story).ids[tokens - self.network["positions"] :]
         past = self.nothing()

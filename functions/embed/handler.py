@@ -2,6 +2,7 @@
 
 import numpy
 import onnxruntime
+from hearth_runtime import InputError
 from tokenizers import Tokenizer
 
 
@@ -20,7 +21,7 @@ class Embed:
 
     def predict_batch(self, inputs, contexts):
         # A request that is wrong is an error in the place of its answer; the others go on.
-        answers = [None if is_text(input) else TypeError('send {"text": "…"}') for input in inputs]
+        answers = [None if is_text(input) else InputError('send {"text": "…"}') for input in inputs]
         right = [place for place, answer in enumerate(answers) if answer is None]
         if right:
             vectors = self.embed([inputs[place]["text"] for place in right])

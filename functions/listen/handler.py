@@ -6,6 +6,7 @@ import wave
 import ctranslate2
 import numpy
 import onnxruntime
+from hearth_runtime import InputError
 from tokenizers import Tokenizer
 
 RATE = 16_000
@@ -33,7 +34,7 @@ class Listen:
 
     def predict(self, input, context):
         if not isinstance(input, bytes):
-            raise TypeError("send a WAV file's bytes: curl -H 'Content-Type: audio/wav' --data-binary @speech.wav")
+            raise InputError("send a WAV file's bytes: curl -H 'Content-Type: audio/wav' --data-binary @speech.wav")
         sound = read(input)
         segments = []
         for begin, end in self.spoken(sound):
@@ -75,7 +76,7 @@ def read(data):
             # A file that was streamed does not know its length: what is there counts.
             frames = file.readframes(len(data))
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"this is not a WAV file as it should be: {error}") from None
+        raise InputError(f"this is not a WAV file as it should be: {error}") from None
     samples = numpy.frombuffer(frames[: len(frames) // (2 * channels) * 2 * channels], "<i2")[::channels]
     places = numpy.arange(len(samples) * RATE // rate) * (rate / RATE)
     return numpy.interp(places, numpy.arange(len(samples)), samples / 32768).astype("f4") if len(samples) else places

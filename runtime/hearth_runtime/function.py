@@ -288,7 +288,10 @@ class Function:
 
     def describe(self, error: BaseException) -> str:
         """Type and text of an exception for callers, without paths of this machine."""
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return self.without_paths(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+    def without_paths(self, text: str) -> str:
+        """A text for callers: what names a path of this machine is named as the author knows it."""
         for path, name in self._hidden:
             text = text.replace(path, name)
         return text[:MESSAGE_MAX]

@@ -16,7 +16,11 @@ Chunk = bytes | bytearray | memoryview | str
 
 
 class InputError(Exception):
-    """The request's body is not what its Content-Type says. Answered with 400."""
+    """The request is at fault, not the function: raise it in `predict` with a text that says what to send instead.
+
+    Answered with 400 and the code `function_input`; nothing is logged. Raised by Hearth itself where a body is not what
+    its Content-Type says.
+    """
 
 
 class Upload:

@@ -308,7 +308,11 @@ class Server:
             connection.end_stream()
             return True
         except InputError as error:
-            self._send_error(connection, running.context, 400, "function_input", str(error))
+            if has_begun:
+                return self._failed(connection, running, error, has_begun)
+            self._close(running)
+            message = self._function.without_paths(str(error))
+            self._send_error(connection, running.context, 400, "function_input", message)
             return True
         except OSError as error:
             if has_begun and not connection_is_alive(connection):
