@@ -106,7 +106,8 @@ test-runtime: $(VENV)/.test
 	$(VENV)/bin/python -m ruff check runtime functions Tests/live Tests/functions Tests/gpu Benchmarks
 
 ## make test-thread-sanitizer   the Swift tests and the live ones under ThreadSanitizer
-# But for schedules and replays: values without threads, whose simulations would take most of the time.
+# But for schedules and replays, values without threads whose simulations would take most of the time, and for live tests
+# that would find no race which another does not (`repeats`).
 test-thread-sanitizer: setup functions $(VENV)/.test
 	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan --skip HearthSchedulerTests --skip HearthReplayTests
 	$(SWIFT) build --sanitize=thread --scratch-path .build-tsan --product hearth

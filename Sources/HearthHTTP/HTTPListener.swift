@@ -17,8 +17,8 @@ public final class HTTPListener: Sendable {
   /// Where it listens, with the port that was picked for port 0.
   public let address: SocketAddress
 
-  /// Starts listening. Throws `configuration_invalid` when the address cannot be used.
-  public static func start(
+  /// Takes the address; who connects waits until `accept`. Throws `configuration_invalid` when it cannot be used.
+  public static func bind(
     host: String, port: Int, group: MultiThreadedEventLoopGroup, limits: HTTPLimits, router: any FunctionRouter,
     clock: any HearthClock, certificate: TLSCertificate? = nil, accessLog: AccessLog? = nil
   ) async throws -> HTTPListener {
@@ -41,6 +41,7 @@ public final class HTTPListener: Sendable {
       let channel = try await ServerBootstrap(group: group)
         .serverChannelOption(.backlog, value: 1024)
         .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        .serverChannelOption(.autoRead, value: false)
         .serverChannelInitializer { channel in
           channel.eventLoop.makeCompletedFuture {
             try channel.pipeline.syncOperations.addHandler(AcceptPauseHandler())
@@ -104,6 +105,9 @@ public final class HTTPListener: Sendable {
     self.sweeps = sweeps
     address = channel.localAddress!
   }
+
+  /// Lets connections in.
+  public func accept() async throws { try await channel.setOption(.autoRead, value: true).get() }
 
   /// Accepts no more connections, and ends each open one with its current response.
   public func drain() async {

@@ -49,15 +49,15 @@ public struct Gateway: Sendable {
       store: try FunctionStore(path: folder.database),
       preparer: VersionPreparer(catalog: catalog, environments: environments, host: host, logFolder: folder.logs),
       dispatcher: dispatcher, arrivals: arrivals, logger: logger)
-    // Workers that are restored may want it before the listener is there.
-    if configuration.listen.port > 0 { host.serves(at: configuration.localAddress(port: configuration.listen.port)) }
-    await registry.restore()
-    let listener = try await HTTPListener.start(
+    let listener = try await HTTPListener.bind(
       host: configuration.listen.host, port: configuration.listen.port, group: group,
       limits: configuration.httpLimits, router: dispatcher, clock: clock, certificate: configuration.certificate(),
       accessLog: configuration.accessLog.map(AccessLog.init))
     let port = listener.address.port ?? 0
+    // Before any worker starts: those that are restored may call others.
     host.serves(at: configuration.localAddress(port: port))
+    await registry.restore()
+    try await listener.accept()
     let dataAddress = "\(configuration.scheme)://\(HostPort(host: configuration.listen.host, port: port))"
     let admin = AdminServer.application(
       registry: registry, catalog: catalog, host: configuration.admin.host, port: configuration.admin.port,

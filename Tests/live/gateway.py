@@ -15,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HEARTH = os.environ.get("HEARTH_BINARY", str(ROOT / ".build/debug/hearth"))
 
-#: Under ThreadSanitizer everything takes several times as long.
-PATIENCE = 6.0 if "tsan" in HEARTH else 1.0
+#: Whether the gateway is built with ThreadSanitizer, under which everything takes several times as long.
+SANITIZED = "tsan" in HEARTH
+PATIENCE = 6.0 if SANITIZED else 1.0
 
 ECHO = """
 class Model:

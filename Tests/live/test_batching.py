@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+# Batches are made by the runtime: to the gateway they are requests as any others.
+pytestmark = pytest.mark.repeats
+
 #: Says how many were in its batch; "slow" holds the batch up, "poison" makes it fail, "missing" fails alone.
 BATCHED = """
 import time

@@ -320,8 +320,8 @@ class Model:
 
 
 @pytest.mark.parametrize("path", ["/whole", "/stream"])
-@pytest.mark.parametrize("persistence", [b"", b"Connection: close\r\n"])
-@pytest.mark.parametrize("half_close", [False, True])
+@pytest.mark.parametrize("persistence", [b"", pytest.param(b"Connection: close\r\n", marks=pytest.mark.repeats)])
+@pytest.mark.parametrize("half_close", [False, pytest.param(True, marks=pytest.mark.repeats)])
 def test_a_slow_reader_gets_everything_and_the_worker_serves_on(shared, path, persistence, half_close):
     shared.deploy("large", LARGE, "scaling: {max-workers: 1}\n")
     with socket.create_connection(shared.address, timeout=30) as connection:

@@ -160,6 +160,16 @@ def test_a_function_calls_another_one(gateway):
     assert gateway.call("caller", {"function": "nobody"}).json["code"] == "function_not_found"
 
 
+def test_a_worker_that_a_restart_brings_back_finds_the_gateway(gateway):
+    gateway.deploy("caller", CALLS, "network: true\nscaling: {min-workers: 1, max-workers: 1}\n")
+    gateway.deploy("length", "class Model:\n    def predict(self, input, context):\n        return len(input)\n")
+    gateway.terminate()
+    gateway.start()
+    gateway.wait_for(lambda: [w for w in gateway.workers() if w["state"] == "idle"], "the worker")
+    answer = gateway.call("caller", {"function": "length", "value": "abc"})
+    assert (answer.start, answer.json) == ("hot", {"answer": 3})
+
+
 def test_a_call_has_the_deadline_of_its_request(gateway):
     gateway.deploy("caller", CALLS, "network: true\n")
     gateway.deploy(

@@ -50,7 +50,9 @@ def isolation():
 
 both = pytest.mark.parametrize("isolation", ["process", "shared"])
 #: Also on a device that is not there, where models take what is declared of them.
-everywhere = pytest.mark.parametrize("isolation", ["process", "shared", "simulated"])
+everywhere = pytest.mark.parametrize(
+    "isolation", ["process", "shared", pytest.param("simulated", marks=pytest.mark.repeats)]
+)
 
 
 @pytest.fixture
@@ -704,7 +706,7 @@ def deploy_digits(gateway, isolation, folder):
 
 
 @everywhere
-@pytest.mark.parametrize("eviction", ["lru", "gdsf"])
+@pytest.mark.parametrize("eviction", ["lru", pytest.param("gdsf", marks=pytest.mark.repeats)])
 def test_forty_real_models_share_memory_for_eight(readings, eviction, isolation, tmp_path):
     budget = EIGHT[isolation]
     gateway = gateway_for(isolation, eviction=eviction)

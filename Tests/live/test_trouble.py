@@ -215,7 +215,7 @@ def test_a_worker_that_answers_wrongly_harms_one_request(shared, path, status, c
 def test_a_response_that_breaks_off_is_cut_visibly(shared, path):
     spec = "command: [python3, server.py]\nscaling: {max-workers: 1, max-concurrency: 4}\n"
     shared.deploy("garbage", spec=spec, files={"server.py": GARBAGE})
-    data = shared.raw(f"GET /functions/garbage{path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    data = shared.raw(f"GET /functions/garbage{path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
     if b" 502 " in data.split(b"\r\n")[0]:
         return
     assert not data.endswith(b"0\r\n\r\n") and len(data.partition(b"\r\n\r\n")[2]) < 100
