@@ -22,9 +22,14 @@ from gateway import Gateway
 
 
 def calls_of(name):
+    """The first example of a function, or of each of its models, by what it is called in the table."""
     if name == "speak":
-        return [Example(name, {"request": "text.json", "answer": {}, "tolerance": 0})]
-    return examples(name)
+        return {name: Example(name, {"request": "text.json", "answer": {}, "tolerance": 0})}
+    calls = {}
+    for example in examples(name):
+        _, _, model = example.path.partition("/models/")
+        calls.setdefault(f"{name}, {model}" if model else name, example)
+    return calls
 
 
 def timed(gateway, example):
@@ -34,9 +39,8 @@ def timed(gateway, example):
     return time.perf_counter() - began, answer
 
 
-def measure(gateway, name, rounds):
-    """Cold and hot p50 of a function's first example in milliseconds, and the memory of its worker in MiB."""
-    example = calls_of(name)[0]
+def measure(gateway, name, example, rounds):
+    """Cold and hot p50 of an example in milliseconds, and the memory of its worker in MiB."""
     gateway.cli("policy", name, "--keep-alive", "0s")
     for other in needs(name):
         gateway.cli("policy", other, "--keep-alive", "10m")
@@ -127,7 +131,8 @@ def main():
             for name in NAMES:
                 gateway.cli("deploy", str(FOLDER / name))
             for name in NAMES:
-                result["functions"][name] = measure(gateway, name, options.rounds)
+                for label, example in calls_of(name).items():
+                    result["functions"][label] = measure(gateway, name, example, options.rounds)
             result["batching"] = batching(gateway, Path(folder), options.turns, options.seconds)
     finally:
         gateway.close()

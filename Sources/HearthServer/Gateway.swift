@@ -49,19 +49,20 @@ public struct Gateway: Sendable {
       store: try FunctionStore(path: folder.database),
       preparer: VersionPreparer(catalog: catalog, environments: environments, host: host, logFolder: folder.logs),
       dispatcher: dispatcher, arrivals: arrivals, logger: logger)
+    let token = try AdminToken.readOrMake(in: folder.path)
     let listener = try await HTTPListener.bind(
       host: configuration.listen.host, port: configuration.listen.port, group: group,
       limits: configuration.httpLimits, router: dispatcher, clock: clock, certificate: configuration.certificate(),
       accessLog: configuration.accessLog.map(AccessLog.init))
     let port = listener.address.port ?? 0
-    // Before any worker starts: those that are restored may call others.
+    // Before any worker starts: those that are restored may call others. Who connects meanwhile waits.
     host.serves(at: configuration.localAddress(port: port))
     await registry.restore()
     try await listener.accept()
     let dataAddress = "\(configuration.scheme)://\(HostPort(host: configuration.listen.host, port: port))"
     let admin = AdminServer.application(
       registry: registry, catalog: catalog, host: configuration.admin.host, port: configuration.admin.port,
-      token: try AdminToken.readOrMake(in: folder.path), dataAddress: dataAddress, version: Gateway.version,
+      token: token, dataAddress: dataAddress, version: Gateway.version,
       group: control, logger: logger.quieter
     ) { port in
       let address = GatewayAddress(

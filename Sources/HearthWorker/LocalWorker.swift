@@ -179,8 +179,8 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     end(description: how)
   }
 
-  /// Ends what its process started. Its zygote does this as a worker ends; a zygote that is gone cannot, and the kernel
-  /// ends its workers only.
+  /// Ends what its process started. Its zygote does this as a worker ends; but it may be gone, or be ended first, and the
+  /// kernel ends its workers only.
   func endGroup() {
     if let pid = processNumber { Glibc.kill(-pid, SIGKILL) }
   }
@@ -288,6 +288,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   private func controlClosed() {
     if case .command = plan.entry { return }
     if isStopping, let pid = pid.withLockedValue({ $0 }), ProcessMemory.isFree(pid) {
+      endGroup()
       return end(description: "it was stopped")
     }
     loop.assumeIsolated().scheduleTask(in: .seconds(1)) { [self] in

@@ -72,6 +72,7 @@ def test_wrong_input_is_told_of(house):
         ("speak", b'{"text": " "}', "application/json", 'send {\\"text\\"'),
         ("dungeon", b"{}", "application/json", "send what you do"),
         ("dungeon", b'{"action": "sing", "tokens": "many"}', "application/json", "not a number"),
+        ("dungeon", b'{"action": "sing", "tokens": 1e999}', "application/json", "not a number"),
         ("dungeon", b'{"action": "sing", "seed": -1}', "application/json", "not a number"),
         ("embed", b'{"words": 1}', "application/json", 'send {\\"text\\"'),
         ("catalogue", b"{}", "application/json", "send a form"),
@@ -84,6 +85,12 @@ def test_wrong_input_is_told_of(house):
         ("digits/models/customer-000", b'{"pixels": [1]}', "application/json", "64 numbers"),
         ("translate/models/en-pt", b"[]", "application/json", 'send {\\"text\\"'),
         ("translate/models/reaction-atoms", b'{"text": "CCO"}', "application/json", "not a reaction"),
+        (
+            "translate/models/reaction-atoms",
+            b'{"text": "%s>>C"}' % (b"C" * 500),
+            "application/json",
+            "at most 400 atoms",
+        ),
         ("translate/models/reaction-atoms", b'{"text": "CCO>>"}', "application/json", "cannot be mapped"),
     ]:
         answer = house.request(f"/functions/{name}", body, fields={"Content-Type": kind}, timeout=120)

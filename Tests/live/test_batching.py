@@ -11,6 +11,7 @@ pytestmark = pytest.mark.repeats
 #: Says how many were in its batch; "slow" holds the batch up, "poison" makes it fail, "missing" fails alone.
 BATCHED = """
 import time
+from hearth_runtime import InputError
 
 class Model:
     seen = []
@@ -24,6 +25,8 @@ class Model:
             return [self.seen]
         if "slow" in inputs:
             time.sleep(0.5)
+        if "refused" in inputs:
+            raise InputError("send something else")
         if "poison" in inputs:
             raise ValueError("poison")
         ids = len({context.request_id for context in contexts})
@@ -78,6 +81,17 @@ def test_a_batch_that_fails_is_taken_apart(gateway):
     good, poison, other = behind_a_slow_one(gateway, "batched", ["a", "poison", "b"])
     assert (good.json["batch"], other.json["batch"]) == (1, 1)
     assert (poison.status, poison.code) == (500, "function_exception")
+
+
+def test_one_that_is_refused_is_the_clients_fault(gateway):
+    gateway.deploy("batched", BATCHED, FOUR)
+    gateway.call("batched", "first")
+    good, refused, _ = behind_a_slow_one(gateway, "batched", ["a", "refused", "b"])
+    assert good.json["batch"] == 1
+    assert (refused.status, refused.code) == (400, "function_input")
+    gateway.call("batched", "poison")
+    gateway.wait_for(lambda: "ValueError: poison" in gateway.functions_log("batched"), "the log")
+    assert gateway.functions_log("batched").count("Traceback") == 1, "nobody is told of what was refused"
 
 
 def test_without_predict_batch_each_is_predicted_by_itself(gateway):

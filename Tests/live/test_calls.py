@@ -112,7 +112,6 @@ def test_input_that_the_function_refuses_is_a_400_with_its_words(shared):
     error = answer.json["error"]
     assert (answer.status, error["code"], error["source"]) == (400, "function_input", "function")
     assert error["message"] == "send a word, not 7 as in <bundle>"
-    assert "Traceback" not in shared.functions_log("picky")
     received = shared.raw(
         b"POST /functions/picky HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"
         b'"later"'
@@ -120,6 +119,8 @@ def test_input_that_the_function_refuses_is_a_400_with_its_words(shared):
     assert b"first" in received and b"too late" not in received
     assert not received.endswith(b"0\r\n\r\n")
     assert shared.call("picky", 8).start == "hot"
+    shared.wait_for(lambda: "too late" in shared.functions_log("picky"), "the traceback of the stream")
+    assert shared.functions_log("picky").count("Traceback") == 1
 
 
 def test_method_path_and_query_reach_the_function_and_forged_fields_do_not(shared):

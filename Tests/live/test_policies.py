@@ -237,9 +237,9 @@ def test_a_busy_worker_is_never_pushed_out_but_yields_to_one_that_waits_too_long
     clients = [threading.Thread(target=load) for _ in range(3)]
     for client in clients:
         client.start()
-    began = time.monotonic()
     try:
         small.wait_for(lambda: len(answers) > 2, "the busy one to be busy")
+        began = time.monotonic()
         assert small.call("waiting", timeout=120).status == 200
     finally:
         stop.set()

@@ -260,13 +260,21 @@ def test_no_orphan_survives_a_killed_gateway(gateway):
     gateway.wait_for(lambda: not any(alive(pid) for pid in children), "the end of every child")
 
 
+#: A function that starts a process, and tells its own and its zygote's number.
+PARENT = """
+import os, subprocess
+
+class Model:
+    def load(self, context):
+        subprocess.Popen(["sleep", "1000"])
+
+    def predict(self, input, context):
+        return os.getpid(), os.getppid()
+"""
+
+
 def test_no_orphan_survives_a_killed_zygote(gateway):
-    gateway.deploy(
-        "parent",
-        "import os, subprocess\nclass Model:\n    def load(self, context):\n"
-        "        subprocess.Popen(['sleep', '1000'])\n    def predict(self, input, context):\n"
-        "        return os.getpid(), os.getppid()\n",
-    )
+    gateway.deploy("parent", PARENT)
     worker, zygote = gateway.call("parent").json
     started = descendants(worker)
     assert len(started) == 1
@@ -304,6 +312,17 @@ def test_sigterm_drains(gateway):
         assert gateway.terminate() == 0
         assert running.result().status == 200
     assert not any(alive(pid) for pid in pids)
+
+
+def test_no_orphan_survives_sigterm(gateway):
+    gateway.deploy("parent", PARENT)
+    worker, zygote = gateway.call("parent").json
+    started = descendants(worker)
+    # It does not come to clean up behind the worker before it is ended itself.
+    os.kill(zygote, signal.SIGSTOP)
+    assert gateway.terminate() == 0
+    pids = [zygote, worker, *started]
+    gateway.wait_for(lambda: not any(alive(pid) for pid in pids), "the end of every child", timeout=5)
 
 
 ISOLATION = """

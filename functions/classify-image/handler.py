@@ -6,7 +6,7 @@ import json
 import numpy
 import onnxruntime
 from hearth_runtime import InputError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 SIDE = 224
 #: The middle of the picture that the network was trained to look at.
@@ -41,7 +41,7 @@ def prepare(data):
     """The picture's middle as one 224 × 224 RGB image."""
     try:
         picture = Image.open(io.BytesIO(data)).convert("RGB")
-    except (UnidentifiedImageError, OSError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError("the body is not a picture that Pillow can read") from None
     side = int(min(picture.size) * CROP)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2

@@ -16,7 +16,7 @@ class Digits:
     def predict(self, input, context):
         try:
             pixels = numpy.asarray(input["pixels"], numpy.float32).reshape(1, 64)
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             raise InputError("send 'pixels': 64 numbers from 0 (paper) to 1 (ink), row by row") from None
         (probabilities,) = context.model.run(["probabilities"], {"pixels": pixels})
         digit = int(probabilities[0].argmax())

@@ -31,7 +31,7 @@ class Dungeon:
                 story, tokens=min(int(input.get("tokens", 60)), 400), temperature=float(input.get("temperature", 0.8)),
                 top=int(input.get("top-k", 40)), random=numpy.random.default_rng(input.get("seed")),
             )  # fmt: skip
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"an option is not a number as it should be: {error}") from None
         if "text/event-stream" in context.headers.get("accept", ""):
             return Response(events(story, words), content_type="text/event-stream")

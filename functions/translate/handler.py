@@ -41,9 +41,11 @@ class Sentences:
 
 
 class Reactions:
-    """From a reaction in SMILES to the same with a number on each atom, by which one finds it again in the products."""
+    """From a reaction in SMILES to the same with numbers, by which one finds its atoms again in the products."""
 
     THREADS = 1
+    #: Time and memory grow with the square of a reaction's atoms.
+    ATOMS_MAX = 400
 
     def __init__(self):
         from chython.core import read_reaction_smiles
@@ -58,6 +60,8 @@ class Reactions:
             reaction = self._read(text)
         except ValueError as error:
             raise InputError(f"this is not a reaction in SMILES: {error}") from None
+        if sum(len(molecule.atom_numbers) for molecule in reaction.molecules()) > self.ATOMS_MAX:
+            raise InputError(f"a reaction has at most {self.ATOMS_MAX} atoms here")
         if skipped := reaction.attention_mapping(threads=self.THREADS).skipped:
             raise InputError(f"this reaction cannot be mapped: {skipped}")
         return format(reaction, "m")

@@ -6,7 +6,7 @@ import json
 import numpy
 import onnxruntime
 from hearth_runtime import InputError, Response, Upload
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
 #: 6,000: what cameras make. A decoded picture takes three bytes a pixel.
 PIXELS_MAX = 6_000
@@ -64,7 +64,7 @@ def read(data):
         if not 16 <= min(picture.size) <= max(picture.size) <= PIXELS_MAX:
             raise InputError(f"a picture is 16 to {PIXELS_MAX} pixels wide and high")
         return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError("this is not a JPEG, PNG or WebP picture") from None
 
 

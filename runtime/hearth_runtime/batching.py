@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from hearth_runtime import logs
 from hearth_runtime.context import Cancelled, Context
 from hearth_runtime.interrupt import raise_in
+from hearth_runtime.payload import InputError
 
 
 class Predictor(Protocol):
@@ -170,7 +171,8 @@ class Batcher:
         elif len(batch) == 1 or isinstance(outcome, Cancelled):
             results = [outcome] * len(batch)
         else:
-            traceback.print_exception(outcome)
+            if not isinstance(outcome, InputError):
+                traceback.print_exception(outcome)
             results = None
         with self._lock:
             if results is None:

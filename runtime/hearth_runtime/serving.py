@@ -71,8 +71,9 @@ class Server:
         self._main_thread: int | None = None
         #: Readable once this server is to stop.
         self._wakeup = -1
-        #: What to do around the author's code at the first request.
+        #: What to do around the author's code at the first request that it does not refuse.
         self.first: Callable[[], AbstractContextManager[None]] | None = None
+        self._awaits_first = True
         #: Where requests are gathered; None where each is served by itself.
         self._batcher: Batcher | None = None
 
@@ -311,6 +312,7 @@ class Server:
             if has_begun:
                 return self._failed(connection, running, error, has_begun)
             self._close(running)
+            self._awaits_first |= measured is not None
             message = self._function.without_paths(str(error))
             self._send_error(connection, running.context, 400, "function_input", message)
             return True
@@ -334,14 +336,14 @@ class Server:
 
     def _enter_first(self) -> ExitStack | None:
         """Enters what is to be around the first request, if this is it; close it when the author's code is done."""
-        if self.first is None:
+        if self.first is None or not self._awaits_first:
             return None
         with self._lock:
-            first, self.first = self.first, None
-        if first is None:
-            return None
+            if not self._awaits_first:
+                return None
+            self._awaits_first = False
         stack = ExitStack()
-        stack.enter_context(first())
+        stack.enter_context(self.first())
         return stack
 
     def _failed(self, connection: Connection, running: Running, error: BaseException, has_begun: bool) -> bool:

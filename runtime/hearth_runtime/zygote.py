@@ -75,7 +75,7 @@ class Zygote:
         try:
             while self._turn(poll.poll()):
                 pass
-        except OSError:
+        except ConnectionError:
             # Something was reported to a gateway that is gone.
             pass
         finally:
@@ -107,7 +107,8 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             # The machine has no process left; the workers that run must not suffer for it.
-            os.write(descriptors[1], f"fork failed: {error}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(descriptors[1], f"fork failed: {error}\n".encode())
             pid = -1
         if pid == 0:
             self._become_worker(launch, descriptors)

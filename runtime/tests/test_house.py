@@ -12,6 +12,8 @@ from hearth_runtime.house import Footprint, Share
 from test_zygote import Zygote, golden, launch_of
 
 HANDLER = """
+from hearth_runtime import InputError
+
 class Model:
     def __init__(self, context):
         print("made")
@@ -28,6 +30,8 @@ class Model:
         return model
 
     def predict(self, input, context):
+        if input == "refuse":
+            raise InputError("no")
         return [context.model["name"], "kept" in context.model]
 """
 
@@ -58,8 +62,11 @@ def connect(connection, worker):
     return ours
 
 
-def ask(ours):
-    ours.sendall(b"POST / HTTP/1.1\r\nhearth-request-id: r-1\r\ncontent-length: 0\r\n\r\n")
+def ask(ours, body=b""):
+    head = (
+        f"POST / HTTP/1.1\r\ncontent-type: text/plain\r\nhearth-request-id: r-1\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    ours.sendall(head.encode() + body)
     return ours.recv(4096).partition(b"\r\n\r\n")[2]
 
 
@@ -76,6 +83,22 @@ def test_models_come_answer_for_themselves_and_go(shared):
     assert control.receive() == {"type": "unloaded", "kept": False, "worker": "w-1"}
     assert first.recv(1) == b"", "its connections are closed"
     assert ask(second) == b'["two",false]'
+
+
+def test_a_request_that_is_refused_is_not_the_one_that_is_measured(shared):
+    control, connection = shared
+    load(control, "w-1", "picky")
+    data = connect(connection, "w-1")
+    for refused in (True, True, False, False):
+        answer = ask(data, b"refuse" if refused else b"")
+        assert (answer == b'["picky",false]') != refused
+        if refused:
+            assert b"function_input" in answer
+    data.close()
+    # Each refusal, and the first that was not.
+    assert [control.receive()["type"] for _ in range(3)] == ["measured"] * 3
+    control.send({"type": "unload", "worker": "w-1", "keep": False})
+    assert control.receive()["type"] == "unloaded"
 
 
 def test_a_model_that_is_kept_is_restored_under_another_worker(shared):
