@@ -64,6 +64,12 @@ def test_all_of_them_at_once_in_memory_for_some(house):
     assert loaded < called, "the memory is too small for all of them, or this says nothing"
 
 
+def test_no_worker_of_theirs_has_crashed(house):
+    for name in NAMES:
+        log = house.functions_log(name)
+        assert "did not start" not in log and "by signal" not in log, log
+
+
 def test_wrong_input_is_told_of(house):
     for name, body, kind, text in [
         ("watch", b"not a picture", "image/png", "not a JPEG"),

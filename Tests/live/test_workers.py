@@ -236,6 +236,16 @@ def kill_workers(gateway, count):
         count -= 1
 
 
+def test_a_crash_says_in_the_log_where_it_was(gateway):
+    gateway.deploy(
+        "crash", "import ctypes\nclass Model:\n    def predict(self, input, context):\n        ctypes.string_at(0)\n"
+    )
+    assert gateway.call("crash").code == "worker_died"
+    gateway.wait_for(lambda: "by signal 11 (SIGSEGV)" in gateway.functions_log("crash"), "the worker's end in the log")
+    lines = gateway.functions_log("crash")
+    assert "Segmentation fault" in lines and 'handler.py", line 4 in predict' in lines
+
+
 def test_a_killed_worker_is_a_502_within_a_second(gateway):
     gateway.deploy(
         "dies", "import os\nclass Model:\n    def predict(self, input, context):\n        os.kill(os.getpid(), 9)\n"

@@ -15,9 +15,6 @@ class Translate:
             raise InputError('send {"text": "…"}')
         return {"text": context.model.translate(input["text"])}
 
-    def unload(self, model):
-        model.close()
-
 
 # The libraries are imported by the directions that need them: nobody who asks for a sentence waits for chemistry.
 
@@ -36,9 +33,6 @@ class Sentences:
     def translate(self, text):
         return self._translator.translate(text, self._direction)
 
-    def close(self):
-        self._translator.close()
-
 
 class Reactions:
     """From a reaction in SMILES to the same with numbers, by which one finds its atoms again in the products."""
@@ -49,11 +43,10 @@ class Reactions:
 
     def __init__(self):
         from chython.core import read_reaction_smiles
-        from chython.reactions.attention import _session
 
         self._read = read_reaction_smiles
-        self._sessions = _session.get_session
-        self._sessions(self.THREADS)
+        # The library reads its weights with the first reaction.
+        self.translate("C>>C")
 
     def translate(self, text):
         try:
@@ -65,7 +58,3 @@ class Reactions:
         if skipped := reaction.attention_mapping(threads=self.THREADS).skipped:
             raise InputError(f"this reaction cannot be mapped: {skipped}")
         return format(reaction, "m")
-
-    def close(self):
-        # The library keeps the model; it has no public way to let go of it.
-        self._sessions.cache_clear()

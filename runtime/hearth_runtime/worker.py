@@ -1,5 +1,6 @@
 """A worker: isolates itself, loads the author's class, and serves requests until told to stop."""
 
+import faulthandler
 import json
 import os
 import signal
@@ -87,6 +88,7 @@ def main_of_spawned() -> None:
 def serve(launch: dict[str, Any], connection: socket.socket) -> None:
     """Loads the function and serves it. Returns after a failed load; otherwise the process ends inside."""
     logs.install()
+    faulthandler.enable()
     control = ControlSocket(connection)
     control.send({"type": "loading"})
     function = Function(launch, control)
