@@ -179,8 +179,8 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
     end(description: how)
   }
 
-  /// Ends what its process started. Its zygote does this as a worker ends; but it may be gone, or be ended first, and the
-  /// kernel ends its workers only.
+  /// Ends what its process started. Its zygote does this as a worker ends; but it may be gone, or be ended first, and
+  /// the kernel ends its workers only.
   func endGroup() {
     if let pid = processNumber { Glibc.kill(-pid, SIGKILL) }
   }
