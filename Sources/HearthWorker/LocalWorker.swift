@@ -287,7 +287,7 @@ final class LocalWorker: WorkerHandle, @unchecked Sendable {
   /// closed; to hear of its end from the zygote takes milliseconds more.
   private func controlClosed() {
     if case .command = plan.entry { return }
-    if isStopping, let pid = pid.withLockedValue({ $0 }), ProcessMemory.isFree(pid) {
+    if isStopping, let pid = processNumber, ProcessMemory.isFree(pid) {
       endGroup()
       return end(description: "it was stopped")
     }

@@ -5,8 +5,9 @@ from gateway import SANITIZED, Gateway
 def pytest_collection_modifyitems(config, items):
     """Leaves out under ThreadSanitizer what would find no race that another test does not."""
     if SANITIZED:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("repeats")])
-        items[:] = [item for item in items if not item.get_closest_marker("repeats")]
+        repeats = [item for item in items if item.get_closest_marker("repeats")]
+        config.hook.pytest_deselected(items=repeats)
+        items[:] = [item for item in items if item not in repeats]
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_input_that_is_not_what_it_says_is_a_400_of_the_function(shared):
 def test_input_that_the_function_refuses_is_a_400_with_its_words(shared):
     shared.deploy(
         "picky",
-        "import os\nfrom hearth_runtime import InputError\nclass Model:\n    def predict(self, input, context):\n"
+        "from hearth_runtime import InputError\nclass Model:\n    def predict(self, input, context):\n"
         "        if input == 'later':\n            return self.stream()\n"
         "        raise InputError(f'send a word, not {input} as in {context.bundle}')\n"
         "    def stream(self):\n        yield 'first'\n        raise InputError('too late')\n",
